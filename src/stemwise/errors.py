@@ -1,0 +1,31 @@
+"""Every error a user can meet derives from one class, so that callers can catch the family or the kind."""
+
+from __future__ import annotations
+
+
+class StemwiseError(Exception):
+    """Something the user can act on; the message says what, where and the remedy."""
+
+
+class AudioFileError(StemwiseError):
+    """A file cannot be read or written as audio."""
+
+
+class QueryError(StemwiseError):
+    """A request contradicts itself or asks for what the model cannot do."""
+
+
+class ModelError(StemwiseError):
+    """A model name, folder or weight file is unusable."""
+
+
+class RecipeError(StemwiseError):
+    """A training recipe has a mistake; the message names its place and the allowed values."""
+
+
+class SongError(StemwiseError):
+    """A data set or one of its songs is unusable."""
+
+
+class Cancelled(StemwiseError):
+    """The caller's progress callback asked to stop; nothing partial was left behind."""
