@@ -27,5 +27,9 @@ class SongError(StemwiseError):
     """A data set or one of its songs is unusable."""
 
 
+class TrainingError(StemwiseError):
+    """A training cannot go on; the message names the step and what is left on disk."""
+
+
 class Cancelled(StemwiseError):
     """The caller's progress callback asked to stop; nothing partial was left behind."""

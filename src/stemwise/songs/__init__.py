@@ -1,1 +1,9 @@
-"""."""
+"""Songs on disk, windows of them, and an endless synthetic supply."""
+
+from __future__ import annotations
+
+from stemwise.songs.folder import folder, scan
+from stemwise.songs.song import Song
+from stemwise.songs.window import Augmentation, WindowOptions, Windows
+
+__all__ = ["Augmentation", "Song", "WindowOptions", "Windows", "folder", "scan"]

@@ -1,0 +1,255 @@
+"""Models on disk: a folder with `config.json` and `model.safetensors`. Reading one never executes code from a file.
+
+`config.json` names a type; the one closed table below says which class that is. A config never holds an import path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stemwise.errors import ModelError
+
+FORMAT = 1
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+#: type name -> (module, class, class of its configuration); imported only when asked for.
+TYPES: dict[str, tuple[str, str, str]] = {
+    "band": ("stemwise.systems.band", "Band", "BandConfig"),
+}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What `config.json` says: `config` holds the fields of the type's configuration; rate in hertz, window in frames."""
+
+    type: str
+    config: Mapping[str, Any]
+    stems: tuple[str, ...]
+    rate: int
+    window: int
+    dtype: str = "float32"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(kind: str, values: Mapping[str, Any], place: str = "config") -> nn.Module:
+    """A fresh module of a type in the table. Raises ModelError with each mistake, prefixed by `place`."""
+    config = build_config(kind, values, place)
+    module, name, _ = TYPES[kind]
+    built = getattr(importlib.import_module(module), name)(config)
+    assert isinstance(built, nn.Module)
+    return built
+
+
+def build_config(kind: str, values: Mapping[str, Any], place: str = "config") -> Any:
+    """The configuration object of a type, from plain values (as JSON or YAML hold them). Raises ModelError with each mistake."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if kind not in TYPES:
+        raise ModelError(f"unknown model type {kind!r}; allowed: {', '.join(sorted(TYPES))}{_closest(kind, TYPES)}")
+    module, _, name = TYPES[kind]
+    cls = getattr(importlib.import_module(module), name)
+    allowed = [entry.name for entry in dataclasses.fields(cls)]
+    mistakes = [
+        f"{place}.{key}: unknown field{_closest(key, allowed)}; allowed: {', '.join(allowed)}"
+        for key in values
+        if key not in allowed
+    ]
+    known = {key: value for key, value in values.items() if key in allowed}
+    try:
+        config = TypeAdapter(cls).validate_python(known)
+    except ValidationError as error:
+        for entry in error.errors():
+            where = ".".join([place, *map(str, entry["loc"])])
+            mistakes.append(f"{where}: {entry['msg']} (found {entry['input']!r})")
+    if mistakes:
+        raise ModelError("\n".join(mistakes))
+    return config
+
+
+def type_of(module: nn.Module) -> str:
+    """The table's name for a module's class. Raises ModelError if it has none."""
+    cls = type(module)
+    for kind, (path, name, _) in TYPES.items():
+        if (cls.__module__, cls.__qualname__) == (path, name):
+            return kind
+    raise ModelError(f"{cls.__qualname__} is not a type of model that can be stored; storable: {', '.join(sorted(TYPES))}")
+
+
+def save_model(
+    folder: Path | str,
+    module: nn.Module,
+    *,
+    dtype: torch.dtype = torch.float32,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a module (with `config`, `stems`, `rate`, `window`) to a folder; each file appears only when complete.
+
+    `dtype` is the type in which float32 tensors are stored (float32, float16 or bfloat16); loading gives float32 again.
+    `metadata` is plain data for people (what it was trained on, at which step). Returns the folder.
+    """
+    from safetensors.torch import save
+
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ModelError(f"weights cannot be stored as {dtype}; choose float32, float16 or bfloat16")
+    kind = type_of(module)
+    tensors = {name: _stored(name, tensor, dtype) for name, tensor in module.state_dict().items()}
+    config = dataclasses.asdict(module.config)  # type: ignore[call-overload]
+    document = {
+        "format": FORMAT,
+        "type": kind,
+        "config": config,
+        "stems": list(module.stems),  # type: ignore[call-overload]
+        "rate": module.rate,
+        "window": module.window,
+        "dtype": str(dtype).removeprefix("torch."),
+        "metadata": dict(metadata or {}),
+    }
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    write_atomically(target / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_atomically(target / CONFIG, (json.dumps(document, indent=2) + "\n").encode())
+    return target
+
+
+def load_model(folder: Path | str) -> nn.Module:
+    """The module in a model folder, in evaluation mode on the CPU in float32. Raises ModelError saying what is wrong and where."""
+    info = read_info(folder)
+    try:
+        module = build(info.type, info.config)
+    except ModelError as error:
+        raise ModelError(f"{Path(folder) / CONFIG}: {error}") from error
+    load_weights(module, folder)
+    return module.eval()
+
+
+def load_weights(module: nn.Module, folder: Path | str) -> None:
+    """Copy the weights of a model folder into a module of the same shape. Raises ModelError naming every tensor that differs."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = Path(folder) / WEIGHTS
+    _check_is_safetensors(file)
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{file}: damaged or cut short ({error}); copy or download it again") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    differences = [f"{name}: missing, expected shape {expected[name]}" for name in expected if name not in found]
+    differences += [f"{name}: surplus, found shape {found[name]}" for name in found if name not in expected]
+    differences += [
+        f"{name}: expected shape {expected[name]}, found {found[name]}"
+        for name in expected
+        if name in found and expected[name] != found[name]
+    ]
+    if differences:
+        shown = "\n  ".join(differences[:12]) + (f"\n  and {len(differences) - 12} more" if len(differences) > 12 else "")
+        raise ModelError(
+            f"{file}: {len(differences)} tensor(s) do not fit the configuration:\n  {shown}\n"
+            f"use the {CONFIG} and {WEIGHTS} that were exported together"
+        )
+    module.load_state_dict(tensors)
+
+
+def read_info(folder: Path | str) -> ModelInfo:
+    """What a model folder says about itself, without reading its weights. Raises ModelError."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"{path}: {'is a file, not' if path.exists() else 'no such'} model folder; it must hold {CONFIG} and {WEIGHTS}")
+    file = path / CONFIG
+    if not file.is_file():
+        raise ModelError(f"{path}: {CONFIG} is missing; a model folder holds {CONFIG} and {WEIGHTS}")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: not valid JSON ({error}); export the model again") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else None
+        raise ModelError(f"{file}: format {found!r} cannot be read, expected {FORMAT}; is it a stemwise model, or from a newer version?")
+    if document.get("type") not in TYPES:
+        kind = document.get("type")
+        raise ModelError(f"{file}: unknown model type {kind!r}; allowed: {', '.join(sorted(TYPES))}{_closest(str(kind), TYPES)}")
+    try:
+        return ModelInfo(
+            type=document["type"],
+            config=dict(document["config"]),
+            stems=tuple(document["stems"]),
+            rate=int(document["rate"]),
+            window=int(document["window"]),
+            dtype=str(document.get("dtype", "float32")),
+            metadata=dict(document.get("metadata", {})),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file}: field missing or of the wrong kind ({error!r}); export the model again") from error
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file so that after a crash at any moment either the old or the new content is there, whole."""
+    with atomic_file(file) as handle:
+        handle.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(file: Path) -> Iterator[Any]:
+    """A binary handle on a temporary neighbour, synced and renamed to `file` on leaving; removed if the body raises."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        directory = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # the rename itself must survive a power cut
+        finally:
+            os.close(directory)
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    tensor = tensor.detach().cpu()
+    stored = tensor.to(dtype) if tensor.dtype == torch.float32 else tensor
+    if stored.is_floating_point() and not torch.isfinite(stored).all():
+        raise ModelError(f"tensor {name} is not finite as {stored.dtype}; store as float32, or the training diverged")
+    return stored.clone(memory_format=torch.contiguous_format)
+
+
+def _check_is_safetensors(file: Path) -> None:
+    """Refuse by its first bytes what is not safetensors; above all a pickle, which would run code when loaded."""
+    if not file.is_file():
+        raise ModelError(f"{file.parent}: {file.name} is missing; a model folder holds {CONFIG} and {WEIGHTS}")
+    size = file.stat().st_size
+    with open(file, "rb") as handle:
+        head = handle.read(9)
+    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        raise ModelError(
+            f"{file}: this is a pickle (a torch.save file), which could run code when loaded, so it is refused; "
+            "ask its author for safetensors, or export it with `stemwise export`"
+        )
+    if len(head) < 9 or head[8:9] != b"{":
+        raise ModelError(f"{file}: not a safetensors file ({size} bytes); copy or download it again")
+    if 8 + struct.unpack("<Q", head[:8])[0] > size:
+        raise ModelError(f"{file}: cut short ({size} bytes, its header alone is longer); copy or download it again")
+
+
+def _closest(word: str, allowed: Any) -> str:
+    near = difflib.get_close_matches(word, list(allowed), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,194 @@
+"""Training recipes: a YAML file, checked so that every mistake is named with its place and the allowed values."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from stemwise.errors import ModelError, RecipeError
+
+Chance = Annotated[float, Field(ge=0.0, le=1.0)]
+Folders = Annotated[list[Path], BeforeValidator(lambda value: [value] if isinstance(value, str | Path) else value)]
+
+
+class Section(BaseModel):
+    """Part of a recipe: unknown keys are mistakes, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """Which network: a type of `stemwise.checkpoint.TYPES`, the fields of its configuration, weights to start from."""
+
+    type: str
+    config: dict[str, Any] = {}
+    init: Path | None = None
+
+
+class AugmentationSection(Section):
+    """Random changes to training windows; see `stemwise.songs.Augmentation`."""
+
+    gain_db: tuple[float, float] = (-6.0, 6.0)
+    swap: Chance = 0.5
+    polarity: Chance = 0.5
+    remix: Chance = 0.0
+    dropout: Chance = 0.0
+
+    @model_validator(mode="after")
+    def _range(self) -> AugmentationSection:
+        if self.gain_db[0] > self.gain_db[1]:
+            raise ValueError("gain_db is a range [low, high] with low <= high")
+        return self
+
+
+class DataSection(Section):
+    """Folders of songs (relative to the working folder) and how windows are cut; `frames` defaults to the model's window."""
+
+    train: Folders = Field(min_length=1)
+    valid: Folders = []
+    frames: int | None = Field(None, ge=1)
+    min_active: int = Field(1, ge=0)
+    floor_db: float = Field(-60.0, le=0.0)
+    workers: int = Field(0, ge=0)
+    prefetch: int = Field(4, ge=1)
+    augmentation: AugmentationSection | None = AugmentationSection()
+
+
+class OptimSection(Section):
+    """AdamW; `decay` after `warmup` steps: cosine to `final` x lr at the last step, inverse square root, or constant."""
+
+    lr: float = Field(3e-4, gt=0.0)
+    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.99)
+    weight_decay: float = Field(0.01, ge=0.0)
+    warmup: int = Field(500, ge=0)
+    decay: Literal["cosine", "rsqrt", "constant"] = "cosine"
+    final: float = Field(0.0, ge=0.0, le=1.0)
+    clip: float = Field(1.0, gt=0.0)
+
+
+class TrainSection(Section):
+    """The loop: `batch` windows a process and step; all `..._every` in steps; `ema` is the decay of the averaged weights."""
+
+    steps: int = Field(ge=1)
+    batch: int = Field(8, ge=1)
+    ema: float = Field(0.999, ge=0.0, lt=1.0)
+    precision: Literal["auto", "32", "bf16-mixed"] = "auto"
+    log_every: int = Field(20, ge=1)
+    checkpoint_every: int = Field(500, ge=1)
+    validate_every: int = Field(1000, ge=1)
+    validate_windows: int = Field(32, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class Recipe(Section):
+    """A whole recipe. `run` is the folder that a training writes to and resumes from."""
+
+    format: Literal[1]
+    name: str = Field(min_length=1)
+    run: Path
+    seed: int = Field(0, ge=0)
+    model: ModelSection
+    data: DataSection
+    optim: OptimSection = OptimSection()
+    train: TrainSection
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply overrides (`train.steps=100`; values are YAML) and check it. Raises RecipeError with every mistake.
+
+    The configuration of the model comes back complete, with the defaults filled in.
+    """
+    import yaml
+
+    file = Path(path)
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{file}: cannot be read ({error.strerror}); recipes ship in the folder recipes/") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{file}: a recipe is a YAML mapping with {', '.join(Recipe.model_fields)}")
+    for override in overrides:
+        _override(document, override)
+    return check(document, str(file))
+
+
+def check(document: dict[str, Any], source: str = "recipe") -> Recipe:
+    """A recipe from plain values. Raises RecipeError with every mistake."""
+    from stemwise.checkpoint import build_config
+
+    try:
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError("\n".join([f"{source}:", *(_mistake(entry) for entry in error.errors())])) from error
+    try:
+        config = build_config(recipe.model.type, recipe.model.config, "model.config")
+    except ModelError as error:
+        text = str(error)
+        lines = text if text.startswith("model.config") else f"model.type: {text}"
+        raise RecipeError(f"{source}:\n{lines}") from error
+    complete = recipe.model.model_copy(update={"config": plain(dataclasses.asdict(config))})
+    return recipe.model_copy(update={"model": complete})
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML text that `load_recipe` reads back."""
+    import yaml
+
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def plain(value: Any) -> Any:
+    """The same value with tuples as lists, as YAML and JSON hold it."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    import yaml
+
+    place, equals, text = override.partition("=")
+    keys = place.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"override {override!r}: write it as place=value, such as train.steps=1000")
+    at = document
+    for key in keys[:-1]:
+        inner = at.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"override {override!r}: {key} is a value, not a section")
+        at = inner
+    try:
+        at[keys[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {override!r}: the value is not valid YAML: {error}") from error
+
+
+def _mistake(entry: Any) -> str:
+    """One line for one mistake: place, what is wrong, what is allowed."""
+    place = ".".join(map(str, entry["loc"])) or "recipe"
+    if entry["type"] == "extra_forbidden":
+        allowed = _fields_at(entry["loc"][:-1])
+        near = difflib.get_close_matches(str(entry["loc"][-1]), allowed, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"{place}: unknown key{hint}; allowed: {', '.join(allowed)}"
+    if entry["type"] == "missing":
+        return f"{place}: missing"
+    return f"{place}: {entry['msg']} (found {entry['input']!r})"
+
+
+def _fields_at(place: Sequence[Any]) -> list[str]:
+    section: Any = Recipe
+    for key in place:
+        annotation = section.model_fields[key].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(option for option in options if isinstance(option, type) and issubclass(option, Section))
+    return list(section.model_fields)

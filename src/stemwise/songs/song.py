@@ -1,0 +1,67 @@
+"""A song: where its stems lie on disk, and how a window of them is read without decoding the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from stemwise.errors import SongError
+
+
+@dataclass(frozen=True)
+class Song:
+    """Stems of one song on disk.
+
+    `stems` maps a stem name to the files that are summed to make it; a name that is absent is silence. `rate` is in hertz,
+    `frames` the length of the longest file, `channels` 1 or 2 (the widest file; mono files are duplicated).
+    """
+
+    name: str
+    stems: Mapping[str, tuple[Path, ...]]
+    rate: int
+    frames: int
+    channels: int = 2
+    mixture: Path | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.rate
+
+    def read(self, start: int, frames: int, names: Sequence[str]) -> np.ndarray:
+        """Frames [start, start + frames) of the named stems: float32, (stem, channel, frames), in the order of `names`.
+
+        Outside the song, and where a stem is absent or shorter than the song, there is silence. One seek a file.
+        """
+        out = np.zeros((len(names), self.channels, frames), np.float32)
+        for row, name in zip(out, names):
+            for file in self.stems.get(name, ()):
+                _add(row, file, start)
+        return out
+
+
+def _add(row: np.ndarray, file: Path, start: int) -> None:
+    """Add the frames of `file` from `start` on to `row` (channel, frames); a negative start means silence first."""
+    lead = max(0, -start)
+    wanted = row.shape[1] - lead
+    if wanted <= 0:
+        return
+    try:
+        with soundfile.SoundFile(file) as audio:
+            if start + lead >= audio.frames:
+                return
+            if start > 0:
+                audio.seek(start)
+            block = audio.read(wanted, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise SongError(
+            f"{file}: cannot be read at frame {max(start, 0)} ({error}); was it moved or cut short? "
+            "`stemwise songs verify` on its data set names every such file"
+        ) from error
+    row[:, lead : lead + len(block)] += block.T  # a mono block broadcasts over the channels

@@ -1,0 +1,150 @@
+"""Windows of songs: an endless stream in which item i is a pure function of (seed, i).
+
+So the order does not depend on the number of workers, a killed run continues at any item without reading what came before, and
+two processes share a stream by taking different items. The list of songs is part of that function: songs that appear in a folder
+while a training runs are picked up only by a fresh start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stemwise.errors import SongError
+from stemwise.songs.song import Song
+
+#: Frames read on each side of a window that must be resampled, so that the filter's edges fall outside it.
+_MARGIN = 512
+_ATTEMPTS = 16
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to a window, for training only; every chance is a probability in [0, 1].
+
+    `gain_db`: range of a gain drawn for each stem; `swap`: left and right exchanged, per stem; `polarity`: a stem's sign flipped;
+    `remix`: each stem of the window taken from a song and position of its own; `dropout`: a stem silenced.
+    """
+
+    gain_db: tuple[float, float] = (-6.0, 6.0)
+    swap: float = 0.5
+    polarity: float = 0.5
+    remix: float = 0.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """Shape of the windows: stems by name, `rate` in hertz, `frames` at that rate, channels.
+
+    A window in which fewer than `min_active` stems are louder than `floor_db` (RMS, dB full scale) is drawn again.
+    """
+
+    names: tuple[str, ...]
+    rate: int
+    frames: int
+    channels: int = 2
+    min_active: int = 1
+    floor_db: float = -60.0
+    augmentation: Augmentation | None = None
+
+
+class Windows(torch.utils.data.Dataset[Tensor]):
+    """The stream: `windows[i]` is float32 (stem, channel, frames) for any i >= 0. Songs are drawn in proportion to length."""
+
+    def __init__(self, songs: Sequence[Song], options: WindowOptions, seed: int) -> None:
+        wanted = set(options.names)
+        useful = [song for song in songs if wanted & set(song.stems)]
+        if not useful:
+            found = sorted({name for song in songs for name in song.stems})
+            raise SongError(
+                f"none of the {len(songs)} song(s) has a stem named {', '.join(options.names)}; "
+                f"found: {', '.join(found) or 'nothing'}. Rename the files or choose other stems"
+            )
+        self.songs = useful
+        self.options = options
+        self.seed = seed
+        self._ends = np.cumsum([song.seconds for song in useful])
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Item `index` of the stream; redraws (deterministically) while the window is nearly silent, at most 16 times."""
+        options = self.options
+        for attempt in range(_ATTEMPTS):
+            draw = np.random.default_rng((self.seed, index, attempt))
+            window = self._draw(draw)
+            if options.augmentation is not None:
+                _augment(window, options.augmentation, draw)
+            if _active(window, options.floor_db) >= options.min_active:
+                break
+        return torch.from_numpy(window)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The stream from item 0 on; it has no end."""
+        index = 0
+        while True:
+            yield self[index]
+            index += 1
+
+    def _draw(self, draw: np.random.Generator) -> np.ndarray:
+        options = self.options
+        if options.augmentation is not None and draw.random() < options.augmentation.remix:
+            return np.concatenate([self._from_one_song(draw, (name,)) for name in options.names])
+        return self._from_one_song(draw, options.names)
+
+    def _from_one_song(self, draw: np.random.Generator, names: Sequence[str]) -> np.ndarray:
+        place = int(np.searchsorted(self._ends, draw.random() * self._ends[-1], side="right"))
+        song = self.songs[min(place, len(self.songs) - 1)]
+        length = math.ceil(self.options.frames * song.rate / self.options.rate)
+        start = int(draw.integers(0, max(1, song.frames - length + 1)))
+        return read_at(song, start, names, self.options)
+
+
+def read_at(song: Song, start: int, names: Sequence[str], options: WindowOptions) -> np.ndarray:
+    """One window of a song from frame `start` (at the song's rate), at the rate and channels of the options: (stem, channel, frames)."""
+    if song.rate == options.rate:
+        return _channels(song.read(start, options.frames, names), options.channels)
+    import soxr
+
+    ratio = song.rate / options.rate
+    # Whole frames of both rates before the window, so that the crop lands on the same instant.
+    step = song.rate // math.gcd(song.rate, options.rate)
+    lead = step * math.ceil(_MARGIN / step)
+    read = song.read(start - lead, math.ceil(options.frames * ratio) + lead + _MARGIN, names)
+    flat = read.reshape(-1, read.shape[-1]).T
+    skip = round(lead / ratio)
+    resampled = soxr.resample(flat, song.rate, options.rate, quality="HQ")[skip : skip + options.frames].T
+    return _channels(np.ascontiguousarray(resampled).reshape(*read.shape[:2], -1), options.channels)
+
+
+def _channels(window: np.ndarray, channels: int) -> np.ndarray:
+    found = window.shape[1]
+    if found == channels:
+        return window
+    if channels == 1:
+        return window.mean(axis=1, keepdims=True)
+    return np.repeat(window, channels, axis=1)
+
+
+def _augment(window: np.ndarray, augmentation: Augmentation, draw: np.random.Generator) -> None:
+    """Change a window (stem, channel, frames) in place. All numbers are drawn at once, so each stem's are independent of the rest."""
+    low, high = augmentation.gain_db
+    for stem, (gain, swap, polarity, dropout) in zip(window, draw.random((len(window), 4))):
+        if dropout < augmentation.dropout:
+            stem[:] = 0.0
+            continue
+        factor = 10.0 ** ((low + (high - low) * gain) / 20.0)
+        stem *= np.float32(-factor if polarity < augmentation.polarity else factor)
+        if len(stem) == 2 and swap < augmentation.swap:
+            stem[:] = stem[::-1].copy()
+
+
+def _active(window: np.ndarray, floor_db: float) -> int:
+    """How many stems are louder than the floor."""
+    flat = window.reshape(len(window), -1)
+    power = np.einsum("sn,sn->s", flat, flat) / flat.shape[1]
+    return int((power > 10.0 ** (floor_db / 10.0)).sum())
