@@ -170,8 +170,7 @@ class SumCoupling:
 class SlotCoupling:
     """The part's slots and one more slot, their mixture, sampled together (GMSDI, eq. 2).
 
-    With gamma = factor sigma, the score of slot k gains (y - sum x) / gamma_x^2, that of the mixture y the opposite of it
-    over gamma_y^2.
+    The score of slot k gains (y - sum x) / (factor_x sigma)^2, that of the mixture y (sum x - y) / (factor_y sigma)^2.
     """
 
     part: tuple[int, ...]
