@@ -9,17 +9,17 @@ Layout of the headers: ISO/IEC 11172-3, section 2.4.2.3; the Xing tag is a de-fa
 
 from __future__ import annotations
 
-import io
 import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from stemwise.audio_io.views import JoinedFile
+
 _KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
 _KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
+_DECODER_DELAY = 529
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-# Encoder delay and padding that a LAME tag may ask the decoder to cut: two 12-bit numbers.
-_MAX_TRIM = 2 * 4095
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Layout:
     end: int
 
 
-def corrected_view(path: Path, frames: int) -> io.RawIOBase | None:
+def corrected_view(path: Path, frames: int) -> JoinedFile | None:
     """A readable view of the MP3 with a true frame count, or None where ``frames`` agrees with what is there.
 
     A view that over-promises is corrected too: the length that is decoded rules, and a cut-off MP3 is played to its
@@ -44,13 +44,15 @@ def corrected_view(path: Path, frames: int) -> io.RawIOBase | None:
         layout = _scan(data)
     if layout is None or layout.count == 0:
         return None
-    total = layout.count * layout.samples
-    if total - _MAX_TRIM <= frames <= total:
-        return None
     size = layout.end - layout.start
-    if layout.tag is None:
-        return _Joined(_tag_frame(layout, size), path, layout.start)
-    return _Joined(_corrected(layout, size), path, layout.start + len(layout.first))
+    if layout.tag is not None and struct.unpack_from(">I", layout.first, layout.tag + 4)[0] & 1:
+        if struct.unpack_from(">I", layout.first, layout.tag + 8)[0] == layout.count:
+            return None
+        return JoinedFile(_corrected(layout, size), path, layout.start + len(layout.first))
+    if frames == layout.count * layout.samples:
+        return None
+    skip = layout.start if layout.tag is None else layout.start + len(layout.first)
+    return JoinedFile(_tag_frame(layout, size), path, skip)
 
 
 def _scan(data: mmap.mmap) -> _Layout | None:
@@ -124,17 +126,18 @@ def _corrected(layout: _Layout, size: int) -> bytes:
     """The first frame with the tag's frame and byte counts (where it has them) replaced by the true ones."""
     assert layout.tag is not None
     frame = bytearray(layout.first)
-    flags = struct.unpack_from(">I", frame, layout.tag + 4)[0]
-    if not flags & 1:
-        return _tag_frame(layout, size)
     struct.pack_into(">I", frame, layout.tag + 8, layout.count)
-    if flags & 2:
+    if struct.unpack_from(">I", frame, layout.tag + 4)[0] & 2:
         struct.pack_into(">I", frame, layout.tag + 12, size)
     return bytes(frame)
 
 
 def _tag_frame(layout: _Layout, size: int) -> bytes:
-    """A frame that holds nothing but a Xing tag, to be put before the first frame of music."""
+    """A frame that holds nothing but a Xing and LAME tag, and a silent one, to be put before the first of music.
+
+    Seeing a tag, libmpg123 drops 529 frames of decoder delay more than the tag asks for; the silent frame is there to
+    be dropped instead of music.
+    """
     header = bytearray(layout.first[:4])
     header[1] |= 1  # no checksum
     header[2] = 0x90 | (header[2] & 0x0C)  # 128 or 80 kbit/s, unpadded: room enough for the tag
@@ -142,45 +145,9 @@ def _tag_frame(layout: _Layout, size: int) -> bytes:
     tag = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))
     frame = bytearray(_lengths(header[1], header[2])[header[2]])
     frame[:4] = header
-    frame[tag : tag + 16] = b"Xing" + struct.pack(">III", 3, layout.count, size + len(frame))
-    return bytes(frame)
-
-
-class _Joined(io.RawIOBase):
-    """``head`` followed by the file from ``skip`` on, as one seekable read-only file."""
-
-    def __init__(self, head: bytes, path: Path, skip: int) -> None:
-        self._head, self._skip = head, skip
-        self._file = path.open("rb")
-        self._size = len(head) + path.stat().st_size - skip
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        if self._position < len(self._head):
-            piece = self._head[self._position : self._position + len(view)]
-            view[: len(piece)] = piece
-            count = len(piece)
-        else:
-            self._file.seek(self._skip + self._position - len(self._head))
-            count = self._file.readinto(view)
-        self._position += count
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+    silent = bytes(frame[:4]) + bytes(len(frame) - 4)
+    frame[tag : tag + 16] = b"Xing" + struct.pack(">III", 3, layout.count + 1, size + 2 * len(frame))
+    frame[tag + 16 : tag + 25] = b"LAME3.100"
+    delay = layout.samples - _DECODER_DELAY
+    frame[tag + 37 : tag + 40] = struct.pack(">I", delay << 12)[1:]
+    return bytes(frame) + silent

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import soundfile
 
+from stemwise.audio_io.flac import UNKNOWN_FRAMES, counted_view, decodable_frames
 from stemwise.audio_io.mpeg import corrected_view
 from stemwise.errors import AudioFileError
 
@@ -73,13 +74,14 @@ class AudioSource:
     Attributes: ``info`` and, for code that only needs the signal, ``rate`` (Hz), ``channels``, ``frames`` and ``name``.
     """
 
-    def __init__(self, info: AudioInfo, decoder: _Decoder) -> None:
+    def __init__(self, info: AudioInfo, start_decoder: Callable[[], _Decoder]) -> None:
         self.info = info
         self.rate = info.rate
         self.channels = info.channels
         self.frames = info.frames
         self.name = info.path.name
-        self._decoder = decoder
+        self._start_decoder = start_decoder
+        self._decoder = start_decoder()
         self._cursor = 0
 
     def read(self, start: int, frames: int) -> np.ndarray:
@@ -94,6 +96,10 @@ class AudioSource:
             frames = max(0, min(frames, self.frames - start))
         if frames == 0:
             return np.zeros((self.channels, 0), np.float32)
+        if start == 0 and self._cursor > 0:
+            # some streams cannot seek; all can be opened again
+            self._decoder.close()
+            self._decoder, self._cursor = self._start_decoder(), 0
         if start != self._cursor:
             self._guard(lambda: self._decoder.seek(start), start)
         block = self._guard(lambda: self._decoder.read(frames, dtype="float32", always_2d=True), start)
@@ -160,17 +166,14 @@ def open_audio(path: str | Path) -> AudioSource:
     if path.suffix.lower() in _AV_SUFFIXES or _is_iso_media(path):
         from stemwise.audio_io.containers import ContainerDecoder
 
-        container = ContainerDecoder(path)
-        info = AudioInfo(path, container.rate, container.channels, container.frames, "AV", container.codec)
-        source = AudioSource(info, container)
-    else:
-        source = _open_sndfile(path)
-    try:
-        _check_shape(source.info)
-    except AudioFileError:
-        source.close()
-        raise
-    return source
+        with contextlib.closing(ContainerDecoder(path)) as container:
+            info = AudioInfo(path, container.rate, container.channels, container.frames, "AV", container.codec)
+        _check_shape(info)
+        return AudioSource(info, lambda: ContainerDecoder(path))
+    with _start_sndfile(path) as file:
+        info = AudioInfo(path, file.samplerate, file.channels, _true_frames(path, file), file.format, file.subtype)
+    _check_shape(info)
+    return AudioSource(info, lambda: _start_sndfile(path))
 
 
 def probe(path: str | Path) -> AudioInfo:
@@ -185,7 +188,7 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
         return np.concatenate(list(source.blocks(1 << 20)), axis=1), source.rate
 
 
-def _open_sndfile(path: Path) -> AudioSource:
+def _start_sndfile(path: Path) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(str(path))
         if file.format == "MP3":
@@ -193,19 +196,18 @@ def _open_sndfile(path: Path) -> AudioSource:
             if view is not None:
                 file.close()
                 file = soundfile.SoundFile(view)
+        elif file.format == "FLAC" and file.frames >= UNKNOWN_FRAMES:
+            view = counted_view(path)
+            if view is not None:
+                file.close()
+                file = soundfile.SoundFile(view)
+        return file
     except (soundfile.SoundFileError, TypeError) as error:
         raise AudioFileError(
             f"{path}: this is not an audio file that can be read, or its header is damaged ({_reason(error)}; it "
             f"starts with {_head(path)!r}). Check that the name's ending is true to the content, or export it again as "
             "WAV or FLAC."
         ) from error
-    try:
-        frames = _true_frames(path, file)
-    except AudioFileError:
-        file.close()
-        raise
-    info = AudioInfo(path, file.samplerate, file.channels, frames, file.format, file.subtype)
-    return AudioSource(info, file)
 
 
 def _true_frames(path: Path, file: soundfile.SoundFile) -> int:
@@ -217,36 +219,19 @@ def _true_frames(path: Path, file: soundfile.SoundFile) -> int:
         if promised > present and not any(promised in sizes for sizes in _UNKNOWN_SIZES):
             raise _truncated(path, frames / rate, frames / rate * promised / max(present, 1))
     found = _SHORT_DS64.search(log)
-    if found is not None and int(found[1]) < int(found[2]) < 1 << 62:
+    if found is not None and int(found[1]) < int(found[2]) < UNKNOWN_FRAMES:
         raise _truncated(path, int(found[1]) / rate, int(found[2]) / rate)
-    if file.format != "FLAC" or frames == 0:
-        return frames
-    if frames < 1 << 40 and _reads(file, frames - 1):
-        file.seek(0)
-        return frames
-    decoded = _decodable(file)
-    if frames < 1 << 40:
-        raise _truncated(path, decoded / rate, frames / rate)
-    return decoded  # a FLAC stream whose encoder never learned its length
+    if file.format == "FLAC" and frames > 0 and not _can_read(file, frames - 1):
+        raise _truncated(path, decodable_frames(path) / rate, frames / rate)
+    return frames
 
 
-def _reads(file: soundfile.SoundFile, frame: int) -> bool:
+def _can_read(file: soundfile.SoundFile, frame: int) -> bool:
     try:
         file.seek(frame)
         return len(file.read(1)) == 1
     except soundfile.SoundFileError:
         return False
-
-
-def _decodable(file: soundfile.SoundFile) -> int:
-    count = 0
-    with contextlib.suppress(soundfile.SoundFileError):
-        file.seek(0)
-        while (got := len(file.read(4_096, dtype="float32"))) > 0:
-            count += got
-    with contextlib.suppress(soundfile.SoundFileError):
-        file.seek(0)
-    return count
 
 
 def _check_present(path: Path) -> None:
@@ -289,7 +274,7 @@ def _no_samples(path: Path) -> AudioFileError:
 
 def _truncated(path: Path, present: float, promised: float) -> AudioFileError:
     return AudioFileError(
-        f"{path}: the file is cut off: its header promises {promised:.2f} s, only {present:.2f} s are there. Copy or "
+        f"{path}: the file is cut off: its header promises {promised:.3f} s, only {present:.3f} s are there. Copy or "
         "download it again, or save what is there under a new name in an audio editor."
     )
 
