@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import struct
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ TYPES: dict[str, tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What `config.json` says: `config` holds the fields of the type's configuration; rate in hertz, window in frames."""
+    """What `config.json` says; `config` holds the fields of the type's configuration, rate in Hz, window in frames."""
 
     type: str
     config: Mapping[str, Any]
@@ -55,20 +56,14 @@ def build(kind: str, values: Mapping[str, Any], place: str = "config") -> nn.Mod
 
 
 def build_config(kind: str, values: Mapping[str, Any], place: str = "config") -> Any:
-    """The configuration object of a type, from plain values (as JSON or YAML hold them). Raises ModelError with each mistake."""
+    """The configuration object of a type, from plain values as JSON or YAML hold them. Raises ModelError as `build`."""
     from pydantic import TypeAdapter, ValidationError
 
     if kind not in TYPES:
         raise ModelError(f"unknown model type {kind!r}; allowed: {', '.join(sorted(TYPES))}{_closest(kind, TYPES)}")
     module, _, name = TYPES[kind]
     cls = getattr(importlib.import_module(module), name)
-    allowed = [entry.name for entry in dataclasses.fields(cls)]
-    mistakes = [
-        f"{place}.{key}: unknown field{_closest(key, allowed)}; allowed: {', '.join(allowed)}"
-        for key in values
-        if key not in allowed
-    ]
-    known = {key: value for key, value in values.items() if key in allowed}
+    known, mistakes = _known_fields(cls, values, place)
     try:
         config = TypeAdapter(cls).validate_python(known)
     except ValidationError as error:
@@ -84,9 +79,18 @@ def type_of(module: nn.Module) -> str:
     """The table's name for a module's class. Raises ModelError if it has none."""
     cls = type(module)
     for kind, (path, name, _) in TYPES.items():
-        if (cls.__module__, cls.__qualname__) == (path, name):
+        if getattr(importlib.import_module(path), name) is cls:
             return kind
-    raise ModelError(f"{cls.__qualname__} is not a type of model that can be stored; storable: {', '.join(sorted(TYPES))}")
+    raise ModelError(f"a {cls.__qualname__} cannot be stored as a model; types that can: {', '.join(sorted(TYPES))}")
+
+
+def shape_of(module: nn.Module) -> tuple[tuple[str, ...], int, int]:
+    """Stem names, rate (Hz) and window (frames) of a module, from its attributes or from those of its `config`."""
+    stems, rate, window = (
+        getattr(module, name) if hasattr(module, name) else getattr(module.config, name)
+        for name in ("stems", "rate", "window")
+    )
+    return tuple(stems), int(rate), int(window)
 
 
 def save_model(
@@ -96,7 +100,7 @@ def save_model(
     dtype: torch.dtype = torch.float32,
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a module (with `config`, `stems`, `rate`, `window`) to a folder; each file appears only when complete.
+    """Write a module (its `config`, a dataclass, has or is beside `stems`, `rate`, `window`) to a folder, atomically.
 
     `dtype` is the type in which float32 tensors are stored (float32, float16 or bfloat16); loading gives float32 again.
     `metadata` is plain data for people (what it was trained on, at which step). Returns the folder.
@@ -105,16 +109,15 @@ def save_model(
 
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ModelError(f"weights cannot be stored as {dtype}; choose float32, float16 or bfloat16")
-    kind = type_of(module)
+    kind, (stems, rate, window) = type_of(module), shape_of(module)
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in module.state_dict().items()}
-    config = dataclasses.asdict(module.config)  # type: ignore[call-overload]
     document = {
         "format": FORMAT,
         "type": kind,
-        "config": config,
-        "stems": list(module.stems),  # type: ignore[call-overload]
-        "rate": module.rate,
-        "window": module.window,
+        "config": dataclasses.asdict(module.config),  # type: ignore[call-overload]
+        "stems": stems,
+        "rate": rate,
+        "window": window,
         "dtype": str(dtype).removeprefix("torch."),
         "metadata": dict(metadata or {}),
     }
@@ -126,7 +129,7 @@ def save_model(
 
 
 def load_model(folder: Path | str) -> nn.Module:
-    """The module in a model folder, in evaluation mode on the CPU in float32. Raises ModelError saying what is wrong and where."""
+    """The module in a model folder, ready to evaluate, float32 on the CPU. Raises ModelError."""
     info = read_info(folder)
     try:
         module = build(info.type, info.config)
@@ -137,7 +140,7 @@ def load_model(folder: Path | str) -> nn.Module:
 
 
 def load_weights(module: nn.Module, folder: Path | str) -> None:
-    """Copy the weights of a model folder into a module of the same shape. Raises ModelError naming every tensor that differs."""
+    """Copy the weights of a model folder into a module. Raises ModelError naming the tensors that do not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -157,7 +160,8 @@ def load_weights(module: nn.Module, folder: Path | str) -> None:
         if name in found and expected[name] != found[name]
     ]
     if differences:
-        shown = "\n  ".join(differences[:12]) + (f"\n  and {len(differences) - 12} more" if len(differences) > 12 else "")
+        more = [f"and {len(differences) - 12} more"] if len(differences) > 12 else []
+        shown = "\n  ".join(differences[:12] + more)
         raise ModelError(
             f"{file}: {len(differences)} tensor(s) do not fit the configuration:\n  {shown}\n"
             f"use the {CONFIG} and {WEIGHTS} that were exported together"
@@ -169,7 +173,8 @@ def read_info(folder: Path | str) -> ModelInfo:
     """What a model folder says about itself, without reading its weights. Raises ModelError."""
     path = Path(folder)
     if not path.is_dir():
-        raise ModelError(f"{path}: {'is a file, not' if path.exists() else 'no such'} model folder; it must hold {CONFIG} and {WEIGHTS}")
+        problem = "is a file, not a model folder" if path.exists() else "no such model folder"
+        raise ModelError(f"{path}: {problem}; it must hold {CONFIG} and {WEIGHTS}")
     file = path / CONFIG
     if not file.is_file():
         raise ModelError(f"{path}: {CONFIG} is missing; a model folder holds {CONFIG} and {WEIGHTS}")
@@ -179,10 +184,13 @@ def read_info(folder: Path | str) -> ModelInfo:
         raise ModelError(f"{file}: not valid JSON ({error}); export the model again") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else None
-        raise ModelError(f"{file}: format {found!r} cannot be read, expected {FORMAT}; is it a stemwise model, or from a newer version?")
-    if document.get("type") not in TYPES:
-        kind = document.get("type")
-        raise ModelError(f"{file}: unknown model type {kind!r}; allowed: {', '.join(sorted(TYPES))}{_closest(str(kind), TYPES)}")
+        raise ModelError(
+            f"{file}: format {found!r}, expected {FORMAT}; is it a stemwise model? A newer one needs a newer stemwise"
+        )
+    kind = document.get("type")
+    if kind not in TYPES:
+        allowed = ", ".join(sorted(TYPES))
+        raise ModelError(f"{file}: unknown model type {kind!r}; allowed: {allowed}{_closest(str(kind), TYPES)}")
     try:
         return ModelInfo(
             type=document["type"],
@@ -248,6 +256,24 @@ def _check_is_safetensors(file: Path) -> None:
         raise ModelError(f"{file}: not a safetensors file ({size} bytes); copy or download it again")
     if 8 + struct.unpack("<Q", head[:8])[0] > size:
         raise ModelError(f"{file}: cut short ({size} bytes, its header alone is longer); copy or download it again")
+
+
+def _known_fields(cls: type, values: Mapping[str, Any], place: str) -> tuple[dict[str, Any], list[str]]:
+    """The values that a dataclass (and the dataclasses in it) has fields for, and a line for each that it has not."""
+    hints = typing.get_type_hints(cls)
+    allowed = [entry.name for entry in dataclasses.fields(cls)]
+    known: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for key, value in values.items():
+        if key not in allowed:
+            near = _closest(str(key), allowed)
+            mistakes.append(f"{place}.{key}: unknown field{near}; allowed: {', '.join(allowed)}")
+        elif dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            known[key], inner = _known_fields(hints[key], value, f"{place}.{key}")
+            mistakes += inner
+        else:
+            known[key] = value
+    return known, mistakes
 
 
 def _closest(word: str, allowed: Any) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from stemwise.errors import ModelError, RecipeError
 
+Count = Annotated[int, Field(ge=1)]
 Chance = Annotated[float, Field(ge=0.0, le=1.0)]
 Folders = Annotated[list[Path], BeforeValidator(lambda value: [value] if isinstance(value, str | Path) else value)]
 
@@ -47,42 +48,42 @@ class AugmentationSection(Section):
 
 
 class DataSection(Section):
-    """Folders of songs (relative to the working folder) and how windows are cut; `frames` defaults to the model's window."""
+    """Folders of songs (relative to the working folder) and how windows are cut; `frames`: by default the model's."""
 
     train: Folders = Field(min_length=1)
     valid: Folders = []
-    frames: int | None = Field(None, ge=1)
-    min_active: int = Field(1, ge=0)
-    floor_db: float = Field(-60.0, le=0.0)
-    workers: int = Field(0, ge=0)
-    prefetch: int = Field(4, ge=1)
+    frames: Count | None = None
+    min_active: Annotated[int, Field(ge=0)] = 1
+    floor_db: Annotated[float, Field(le=0.0)] = -60.0
+    workers: Annotated[int, Field(ge=0)] = 0
+    prefetch: Count = 4
     augmentation: AugmentationSection | None = AugmentationSection()
 
 
 class OptimSection(Section):
-    """AdamW; `decay` after `warmup` steps: cosine to `final` x lr at the last step, inverse square root, or constant."""
+    """AdamW; `decay` after `warmup` steps: cosine to `final` x lr at the last step, inverse square root, constant."""
 
-    lr: float = Field(3e-4, gt=0.0)
+    lr: Annotated[float, Field(gt=0.0)] = 3e-4
     betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.99)
-    weight_decay: float = Field(0.01, ge=0.0)
-    warmup: int = Field(500, ge=0)
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup: Annotated[int, Field(ge=0)] = 500
     decay: Literal["cosine", "rsqrt", "constant"] = "cosine"
-    final: float = Field(0.0, ge=0.0, le=1.0)
-    clip: float = Field(1.0, gt=0.0)
+    final: Chance = 0.0
+    clip: Annotated[float, Field(gt=0.0)] = 1.0
 
 
 class TrainSection(Section):
-    """The loop: `batch` windows a process and step; all `..._every` in steps; `ema` is the decay of the averaged weights."""
+    """The loop: `batch` windows a process and step; all `..._every` in steps; `ema`: decay of the averaged weights."""
 
-    steps: int = Field(ge=1)
-    batch: int = Field(8, ge=1)
-    ema: float = Field(0.999, ge=0.0, lt=1.0)
+    steps: Count
+    batch: Count = 8
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     precision: Literal["auto", "32", "bf16-mixed"] = "auto"
-    log_every: int = Field(20, ge=1)
-    checkpoint_every: int = Field(500, ge=1)
-    validate_every: int = Field(1000, ge=1)
-    validate_windows: int = Field(32, ge=1)
-    keep: int = Field(2, ge=1)
+    log_every: Count = 20
+    checkpoint_every: Count = 500
+    validate_every: Count = 1000
+    validate_windows: Count = 32
+    keep: Count = 2
 
 
 class Recipe(Section):
@@ -91,7 +92,7 @@ class Recipe(Section):
     format: Literal[1]
     name: str = Field(min_length=1)
     run: Path
-    seed: int = Field(0, ge=0)
+    seed: Annotated[int, Field(ge=0)] = 0
     model: ModelSection
     data: DataSection
     optim: OptimSection = OptimSection()
@@ -99,9 +100,9 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, apply overrides (`train.steps=100`; values are YAML) and check it. Raises RecipeError with every mistake.
+    """Read a recipe, apply overrides (`train.steps=100`; values are YAML) and check it.
 
-    The configuration of the model comes back complete, with the defaults filled in.
+    The model's configuration comes back complete, with the defaults filled in. Raises RecipeError with every mistake.
     """
     import yaml
 

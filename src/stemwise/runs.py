@@ -1,10 +1,9 @@
 """The folder of one training run: its recipe, checkpoints that survive a kill at any moment, and its logs.
 
-    recipe.yaml                     the resolved recipe
-    metrics.csv                     step,name,value
-    tensorboard/                    the same, for TensorBoard
-    checkpoints/step-000001000.ckpt everything a resumed training needs
-    best/                           the averaged weights with the lowest validation loss, as a model folder
+- recipe.yaml: the resolved recipe
+- metrics.csv: step,name,value; and the same for TensorBoard in tensorboard/
+- checkpoints/step-000001000.ckpt: everything that a resumed training needs
+- best/: the averaged weights with the lowest validation loss, as a model folder
 """
 
 from __future__ import annotations
@@ -15,12 +14,14 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from stemwise import checkpoint
 from stemwise.checkpoint import atomic_file, write_atomically
-from stemwise.errors import RecipeError, TrainingError
+from stemwise.errors import ModelError, RecipeError, TrainingError
 from stemwise.recipe import Recipe, dump, load_recipe
 
 RECIPE = "recipe.yaml"
@@ -46,7 +47,7 @@ def newest_state(run: Path) -> dict[str, Any] | None:
         assert isinstance(state, dict)
         return state
     if files:
-        raise TrainingError(f"{run}: none of its {len(files)} checkpoint(s) can be read; restore one or use another run folder")
+        raise TrainingError(f"{run}: none of its {len(files)} checkpoint(s) can be read; use another run folder")
     return None
 
 
@@ -81,6 +82,39 @@ def open_run(recipe: Recipe) -> None:
     write_atomically(run / RECIPE, dump(recipe).encode())
 
 
+def export(
+    run: Path | str,
+    folder: Path | str,
+    *,
+    weights: Literal["auto", "best", "last"] = "auto",
+    dtype: torch.dtype = torch.float32,
+    metadata: dict[str, Any] | None = None,
+) -> Path:
+    """Write a run's averaged weights as a model folder: the best by validation, or the last.
+
+    "auto" takes the best where there is one. `dtype` and `metadata` as for `save_model`. Raises ModelError.
+    """
+    run = Path(run)
+    if not (run / RECIPE).is_file():
+        raise ModelError(f"{run}: no {RECIPE} in it; give the run folder of `stemwise train`")
+    recipe = load_recipe(run / RECIPE)
+    has_best = (run / BEST / checkpoint.CONFIG).is_file()
+    if weights == "best" and not has_best:
+        raise ModelError(f"{run}: no validated weights yet; export the last ones, or give data.valid and train on")
+    if weights != "last" and has_best:
+        module = checkpoint.load_model(run / BEST)
+        source: dict[str, Any] = dict(checkpoint.read_info(run / BEST).metadata)
+    else:
+        state = newest_state(run)
+        if state is None:
+            raise ModelError(f"{run}: no checkpoint yet; train at least train.checkpoint_every steps")
+        module = checkpoint.build(recipe.model.type, recipe.model.config, "model.config")
+        module.load_state_dict(state["model"])
+        module.load_state_dict(state["ema"], strict=False)  # it has no buffers: those are the model's own
+        source = {"recipe": recipe.name, "step": state["step"]}
+    return checkpoint.save_model(folder, module, dtype=dtype, metadata={**source, **(metadata or {})})
+
+
 def _differences(before: Any, now: Any, place: str) -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))
@@ -89,7 +123,7 @@ def _differences(before: Any, now: Any, place: str) -> list[str]:
 
 
 class Metrics:
-    """Scalars of a run, appended to `metrics.csv` and to TensorBoard; rows after `step` (from before a kill) are dropped."""
+    """Scalars of a run, for `metrics.csv` and TensorBoard; rows after `step`, from before a kill, are dropped."""
 
     def __init__(self, run: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -102,20 +136,23 @@ class Metrics:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([["step", "name", "value"], *kept])
         write_atomically(file, text.getvalue().encode())
-        self._handle = open(file, "a", newline="")
+        self._handle = open(file, "a", newline="")  # noqa: SIM115 - closed on leaving
         self._rows = csv.writer(self._handle, lineterminator="\n")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    def write(self, step: int, scalars: Mapping[str, float | Tensor]) -> None:
         """Log scalars at a step (counted from 1)."""
         for name, value in scalars.items():
-            self._rows.writerow([step, name, f"{value:.7g}"])
-            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            number = float(value)
+            self._rows.writerow([step, name, f"{number:.7g}"])
+            self._board.add_scalar(name, number, step)
         self._handle.flush()
 
     def __enter__(self) -> Metrics:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._handle.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()

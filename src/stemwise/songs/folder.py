@@ -1,6 +1,6 @@
 """Any folder of songs is a data set: one sub-folder a song, with `bass.wav`, `drums.flac`, ... in it.
 
-A stem may also be a sub-folder of the song, whose files are summed (one stem recorded in several tracks, as in MoisesDB).
+A stem may also be a sub-folder of the song, whose files are summed: a stem recorded in several tracks, as in MoisesDB.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Scan:
 
 
 def folder(path: Path | str) -> list[Song]:
-    """The songs of a folder, by name. Raises SongError where there are none; a warning counts and names unreadable ones."""
+    """The songs of a folder, by name; a warning names unreadable ones. Raises SongError where none is left."""
     scanned = scan(path)
     if scanned.problems:
         warnings.warn(describe(path, scanned.problems), stacklevel=2)
@@ -88,7 +88,7 @@ def scan(path: Path | str) -> Scan:
 
 
 def song(path: Path) -> Song:
-    """The song in one folder, from the headers of its files. Raises SongError with the first reason it cannot be used."""
+    """The song in one folder, from the headers of its files. Raises SongError with the first reason against it."""
     stems: dict[str, tuple[Path, ...]] = {}
     mixture: Path | None = None
     for name, files in _named_files(path):
@@ -98,7 +98,7 @@ def song(path: Path) -> Song:
             continue
         elif name in stems:
             both = ", ".join(file.name for file in (*stems[name], *files))
-            raise SongError(f"stem {name!r} is given twice ({both}); keep one, or put tracks to sum in a folder {name}/")
+            raise SongError(f"stem {name!r} is given twice ({both}); keep one, or put tracks to sum in {name}/")
         else:
             stems[name] = files
     if not stems:

@@ -17,8 +17,8 @@ from stemwise.errors import SongError
 class Song:
     """Stems of one song on disk.
 
-    `stems` maps a stem name to the files that are summed to make it; a name that is absent is silence. `rate` is in hertz,
-    `frames` the length of the longest file, `channels` 1 or 2 (the widest file; mono files are duplicated).
+    `stems` maps a stem name to the files that are summed to make it; a name that is absent is silence. `rate` is in
+    hertz, `frames` the length of the longest file, `channels` 1 or 2 (the widest file; mono files are duplicated).
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Windows of songs: an endless stream in which item i is a pure function of (seed, i).
 
-So the order does not depend on the number of workers, a killed run continues at any item without reading what came before, and
-two processes share a stream by taking different items. The list of songs is part of that function: songs that appear in a folder
-while a training runs are picked up only by a fresh start.
+So the order does not depend on the number of workers, a killed run continues at any item without reading what came
+before, and two processes share a stream by taking different items. The list of songs is part of that function: songs
+that appear in a folder while a training runs are picked up only when the command starts again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _ATTEMPTS = 16
 class Augmentation:
     """Random changes to a window, for training only; every chance is a probability in [0, 1].
 
-    `gain_db`: range of a gain drawn for each stem; `swap`: left and right exchanged, per stem; `polarity`: a stem's sign flipped;
-    `remix`: each stem of the window taken from a song and position of its own; `dropout`: a stem silenced.
+    `gain_db`: range of a gain drawn for each stem; `swap`: left and right exchanged, per stem; `polarity`: a stem's
+    sign flipped; `remix`: each stem of the window from a song and position of its own; `dropout`: a stem silenced.
     """
 
     gain_db: tuple[float, float] = (-6.0, 6.0)
@@ -55,7 +55,7 @@ class WindowOptions:
 
 
 class Windows(torch.utils.data.Dataset[Tensor]):
-    """The stream: `windows[i]` is float32 (stem, channel, frames) for any i >= 0. Songs are drawn in proportion to length."""
+    """The stream: `windows[i]` is float32 (stem, channel, frames) for any i >= 0; long songs are drawn more often."""
 
     def __init__(self, songs: Sequence[Song], options: WindowOptions, seed: int) -> None:
         wanted = set(options.names)
@@ -72,7 +72,7 @@ class Windows(torch.utils.data.Dataset[Tensor]):
         self._ends = np.cumsum([song.seconds for song in useful])
 
     def __getitem__(self, index: int) -> Tensor:
-        """Item `index` of the stream; redraws (deterministically) while the window is nearly silent, at most 16 times."""
+        """Item `index` of the stream; drawn again, at most 16 times in all, while the window is nearly silent."""
         options = self.options
         for attempt in range(_ATTEMPTS):
             draw = np.random.default_rng((self.seed, index, attempt))
@@ -104,8 +104,23 @@ class Windows(torch.utils.data.Dataset[Tensor]):
         return read_at(song, start, names, self.options)
 
 
+class Batches(torch.utils.data.Sampler[list[int]]):
+    """Which items of a stream make the batch of each step, start <= step < stop, in process `rank` of `world`."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int, world: int) -> None:
+        self.start, self.stop, self.batch, self.rank, self.world = start, stop, batch, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            first = (step * self.world + self.rank) * self.batch
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
 def read_at(song: Song, start: int, names: Sequence[str], options: WindowOptions) -> np.ndarray:
-    """One window of a song from frame `start` (at the song's rate), at the rate and channels of the options: (stem, channel, frames)."""
+    """The window of a song from frame `start` (at its own rate), with the options' rate, channels and frames."""
     if song.rate == options.rate:
         return _channels(song.read(start, options.frames, names), options.channels)
     import soxr
@@ -131,7 +146,7 @@ def _channels(window: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _augment(window: np.ndarray, augmentation: Augmentation, draw: np.random.Generator) -> None:
-    """Change a window (stem, channel, frames) in place. All numbers are drawn at once, so each stem's are independent of the rest."""
+    """Change a window (stem, channel, frames) in place; what a stem draws does not depend on what others drew."""
     low, high = augmentation.gain_db
     for stem, (gain, swap, polarity, dropout) in zip(window, draw.random((len(window), 4))):
         if dropout < augmentation.dropout:
