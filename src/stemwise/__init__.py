@@ -1,5 +1,49 @@
-"""stemwise: music at the level of stems."""
+"""stemwise: music at the level of stems. Separate, generate, accompany and edit the parts of a song."""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+_HOME = {
+    "Audio": "stemwise.stems",
+    "Cancelled": "stemwise.errors",
+    "Model": "stemwise.model",
+    "Part": "stemwise.stems",
+    "Progress": "stemwise.longform",
+    "Query": "stemwise.query",
+    "Report": "stemwise.longform",
+    "StemwiseError": "stemwise.errors",
+    "load": "stemwise.model",
+    "models": "stemwise.model",
+}
+
+if TYPE_CHECKING:
+    from stemwise.errors import Cancelled, StemwiseError
+    from stemwise.longform import Progress, Report
+    from stemwise.model import Model, load, models
+    from stemwise.query import Query
+    from stemwise.stems import Audio, Part
+
+__all__ = [
+    "Audio",
+    "Cancelled",
+    "Model",
+    "Part",
+    "Progress",
+    "Query",
+    "Report",
+    "StemwiseError",
+    "__version__",
+    "load",
+    "models",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that the command line starts at once."""
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'stemwise' has no attribute {name!r}")

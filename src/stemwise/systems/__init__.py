@@ -1,1 +1,1 @@
-"""."""
+"""The only place where music meets diffusion; one idea a file."""

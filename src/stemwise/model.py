@@ -1,0 +1,410 @@
+"""What a user holds: `load("band")`, then `separate`, `generate`, `accompany`, `edit`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stemwise.audio_io import FLOAT_WAV, Encoding, StemWriter, open_audio, read_audio, resample, resampled_frames
+from stemwise.errors import Cancelled, ModelError, QueryError
+from stemwise.longform import (
+    ArraySource,
+    Progress,
+    ProgressCallback,
+    Report,
+    Split,
+    Windowing,
+    continue_windows,
+    separate_to_files,
+    separate_whole,
+)
+from stemwise.stems import Audio
+from stemwise.systems.band_system import BandSystem, Context
+
+Signal = str | Path | np.ndarray | Tensor | Audio
+"""A file, an array or tensor (channels, time) or (time,), or stems (whose mix is meant)."""
+
+LEVEL = 0.125
+"""Root mean square of a generated mixture, -18 dBFS."""
+FADE_SECONDS = 0.02
+"""Cross-fade at the ends of a span, inside the span."""
+BUNDLED = Path(__file__).parent / "weights"
+
+
+def models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file()) if BUNDLED.is_dir() else []
+
+
+def load(name: str | Path = "band", device: str = "auto") -> Model:
+    """A bundled model by name, or any model folder by path. Raises `ModelError` with the names there are."""
+    from stemwise.checkpoint import load_model, read_info
+    from stemwise.systems.band import Band
+
+    folder = BUNDLED / str(name) if str(name) in models() else Path(name)
+    if not folder.is_dir():
+        close = difflib.get_close_matches(str(name), models(), 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
+    module = load_model(folder).eval()
+    if not isinstance(module, Band):
+        raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
+    place = torch.device(pick_device(device))
+    facts = dict(read_info(folder).metadata)
+    return Model(str(name) if folder.parent == BUNDLED else folder.name, BandSystem(module.to(place)), place, folder, facts)
+
+
+def pick_device(device: str) -> str:
+    """`auto` is CUDA, then Apple's GPU, then the CPU. Raises `ModelError` for a device that is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there.get(device.split(":")[0], False):
+        names = ", ".join(name for name, present in there.items() if present)
+        raise ModelError(f"the device {device!r} is not available here; available: auto, {names}")
+    return device
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A system with its stem names, rate and window; every method builds on one window at a time.
+
+    Signals in memory are float, full scale 1. `progress` is called with `Progress`; returning False cancels (`Cancelled`).
+    """
+
+    name: str
+    system: BandSystem
+    device: torch.device
+    folder: Path
+    card: Mapping[str, Any]
+
+    channels = 2
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The stems it knows, in order."""
+        return self.system.names
+
+    @property
+    def rate(self) -> int:
+        """Its sample rate in hertz; files of other rates are resampled on entry and back."""
+        return self.system.prior.rate
+
+    @property
+    def window(self) -> int:
+        """Its window in samples at its own rate."""
+        return self.system.prior.window
+
+    @property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return sum(p.numel() for p in self.system.prior.parameters())
+
+    # -- separate ----------------------------------------------------------------------------------------------------
+
+    def separate(
+        self, source: Signal, *, rate: int | None = None, evaluations: int = 1, progress: ProgressCallback | None = None
+    ) -> Audio:
+        """All stems of a mixture, at its rate and exact length, channels as given; they sum to it.
+
+        `evaluations` is the number of network evaluations a window (1 to 4 are sensible).
+        """
+        return self.separate_report(source, rate=rate, evaluations=evaluations, progress=progress)[0]
+
+    def separate_report(
+        self, source: Signal, *, rate: int | None = None, evaluations: int = 1, progress: ProgressCallback | None = None
+    ) -> tuple[Audio, Report]:
+        """As `separate`, with the report (null test, share of energy that the model did not itself assign)."""
+        signal, rate = self._signal(source, rate)
+        stems, report = separate_whole(
+            ArraySource(signal, rate), self._window(evaluations), self.stems, self._windowing(), progress
+        )
+        return Audio(self.stems, torch.from_numpy(stems)[None], rate, torch.from_numpy(signal)[None]), report
+
+    def separate_file(
+        self,
+        path: str | Path,
+        folder: str | Path,
+        *,
+        encoding: Encoding = FLOAT_WAV,
+        evaluations: int = 1,
+        progress: ProgressCallback | None = None,
+    ) -> Report:
+        """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete."""
+        with open_audio(path) as source:
+            writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding)
+            return separate_to_files(source, self._window(evaluations), writer, self._windowing(), progress)
+
+    def _windowing(self) -> Windowing:
+        return Windowing(self.rate, self.window, self.channels, overlap=0.25, batch=2)
+
+    def _window(self, evaluations: int) -> Callable[[Tensor], Split]:
+        if evaluations < 1:
+            raise QueryError(f"evaluations is {evaluations}; it must be at least 1")
+
+        def split(x: Tensor) -> Split:
+            stems, left = self.system.separate(x.to(self.device), evaluations)
+            return Split(stems.cpu(), left.cpu())
+
+        return split
+
+    # -- generate, accompany -----------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        seconds: float,
+        *,
+        stems: Sequence[str] | None = None,
+        seed: int = 0,
+        steps: int = 24,
+        progress: ProgressCallback | None = None,
+    ) -> Audio:
+        """New stems that belong together, stereo at the model's rate; the same seed gives the same music."""
+        wanted = self._names(stems or self.stems)
+        if not 0 < seconds <= 3600:
+            raise QueryError(f"cannot generate {seconds:g} seconds; ask for more than 0 and at most 3600")
+        frames = round(seconds * self.rate)
+        made = self._sample(wanted, {}, frames, LEVEL, Run(seed, steps, progress))
+        return Audio(wanted, made[None], self.rate)
+
+    def accompany(
+        self,
+        given: Mapping[str, Signal],
+        want: Sequence[str],
+        *,
+        rate: int | None = None,
+        seed: int = 0,
+        steps: int = 24,
+        progress: ProgressCallback | None = None,
+    ) -> Audio:
+        """New stems for what was played: the given stems bit for bit (shorter ones padded), then the wanted ones."""
+        wanted = self._names(want)
+        heard = self._names(tuple(given))
+        both = sorted(set(wanted) & set(heard))
+        if both:
+            raise QueryError(f"{', '.join(both)} is both given and wanted; to replace a stem use edit with replace")
+        if not heard:
+            raise QueryError("nothing was given to accompany; give at least one stem, or use generate")
+        signals, at = self._together({name: self._signal(source, rate) for name, source in given.items()})
+        context = {name: self._stereo(signal, at) for name, signal in signals.items()}
+        made = self._sample(wanted, context, 0, self._scale(context), Run(seed, steps, progress))
+        frames = next(iter(signals.values())).shape[1]
+        channels = max(signal.shape[0] for signal in signals.values())
+        new = self._restored(made, at, frames, channels)
+        old = [torch.from_numpy(np.broadcast_to(signal, (channels, frames)).copy()) for signal in signals.values()]
+        return Audio((*heard, *wanted), torch.stack([*old, *new])[None], at)
+
+    # -- edit --------------------------------------------------------------------------------------------------------
+
+    def edit(
+        self,
+        source: Signal,
+        *,
+        remove: Sequence[str] = (),
+        extract: Sequence[str] = (),
+        replace: Sequence[str] = (),
+        span: tuple[float, float] | None = None,
+        rate: int | None = None,
+        seed: int = 0,
+        steps: int = 24,
+        evaluations: int = 1,
+        progress: ProgressCallback | None = None,
+    ) -> Audio:
+        """Change one instrument inside a mix. Stems of an `Audio` are taken as they are, anything else is separated first.
+
+        Exactly one of `remove`, `extract` and `replace` (a replaced stem is new content, named ``guitar'``), or a `span` (start, end
+        in seconds) alone, which makes all stems anew there. With a span, mixture and stems outside it stay as they were, bit for bit.
+        """
+        verbs = [verb for verb, names in (("remove", remove), ("extract", extract), ("replace", replace)) if names]
+        if len(verbs) > 1 or not (verbs or span):
+            raise QueryError(f"edit needs exactly one of remove, extract, replace, or a span alone; got {verbs or 'none'}")
+        stems = source if isinstance(source, Audio) else self.separate(source, rate=rate, evaluations=evaluations)
+        known = stems.names if isinstance(source, Audio) else self.stems
+        chosen = known_names(remove or extract or replace or known, known)
+        where = self._span(stems, span)
+        old = stems.data[0]
+        mix = stems.mix()[0]
+        if verbs in (["remove"], ["extract"]):
+            dropped = [name for name in known if (name in chosen) == (verbs == ["remove"])]
+            gain = torch.ones(len(known), 1, stems.frames)
+            gain[[known.index(name) for name in dropped]] = 1 - where
+            keep = [i for i, name in enumerate(known) if name not in dropped or span is not None]
+            new = (old * gain)[keep]
+            mixture = torch.where(where > 0, new.sum(0), mix) if span is not None else new.sum(0)
+            return Audio(tuple(known[i] for i in keep), new[None], stems.rate, mixture[None])
+        return self._replaced(stems, chosen, where, Run(seed, steps, progress))
+
+    def _replaced(self, stems: Audio, chosen: tuple[str, ...], where: Tensor, run: Run) -> Audio:
+        self._names(chosen)
+        old = stems.data[0]
+        inside = torch.nonzero(where)[:, 0]
+        first, last = int(inside[0]), int(inside[-1]) + 1
+        margin = self.window // 2 * stems.rate // self.rate
+        start, end = max(0, first - margin), min(stems.frames, last + margin)
+        at_model = {name: self._stereo(old[i, :, start:end].numpy(), stems.rate) for i, name in enumerate(stems.names)}
+        context = {name: signal for name, signal in at_model.items() if name not in chosen and name in self.stems}
+        edge = resampled_frames(first - start, stems.rate, self.rate), resampled_frames(last - start, stems.rate, self.rate)
+        scale = max(float(sum(at_model.values()).square().mean().sqrt()), 1e-3)  # type: ignore[union-attr]
+        made = self._sample(chosen, context, 0 if context else end - start, scale, run, {n: at_model[n] for n in chosen}, edge)
+        new = self._restored(made, stems.rate, end - start, old.shape[1])
+        data = old.clone()
+        names = list(stems.names)
+        for row, name in enumerate(chosen):
+            i = names.index(name)
+            fade = where[start:end]
+            data[i, :, start:end] = torch.where(fade > 0, old[i, :, start:end] * (1 - fade) + new[row] * fade, old[i, :, start:end])
+            names[i] = f"{name}'"
+        mixture = torch.where(where > 0, data.sum(0), stems.mix()[0])
+        return Audio(tuple(names), data[None], stems.rate, mixture[None])
+
+    # -- the common ground -------------------------------------------------------------------------------------------
+
+    def _sample(
+        self,
+        wanted: tuple[str, ...],
+        context: Mapping[str, Tensor],
+        frames: int,
+        scale: float,
+        run: Run,
+        old: Mapping[str, Tensor] | None = None,
+        edge: tuple[int, int] = (0, 0),
+    ) -> Tensor:
+        """Wanted stems (stem, 2, frames) over a whole signal, window after window, each continuing the one before.
+
+        `old` fixes the wanted stems outside of the frames `edge`.
+        """
+        total = max([frames, *(signal.shape[-1] for signal in context.values())])
+        overlap = self.window // 3
+        done: list[Tensor] = []
+
+        def make(known: Tensor | None, index: int) -> Tensor:
+            start = index * (self.window - overlap)
+            frame = torch.arange(start, start + self.window)
+            fixed = {}
+            for row, name in enumerate(wanted):
+                signal, where = torch.zeros(2, self.window), torch.zeros(self.window, dtype=torch.bool)
+                if old is not None:
+                    where = ((frame < edge[0]) | (frame >= edge[1])) & (frame < total)
+                    signal = cut(old[name], start, self.window) * where
+                if known is not None:
+                    seam = frame < start + overlap
+                    signal = torch.where(seam, torch.nn.functional.pad(known[row], (0, self.window - overlap)), signal)
+                    where = where | seam
+                if where.any():
+                    fixed[name] = (signal.to(self.device), where.to(self.device))
+            heard = {name: cut(signal, start, self.window).to(self.device) for name, signal in context.items()}
+            window = self.system.sample(
+                wanted, Context(heard, fixed, scale), seed=run.seed * 1_000_003 + index, steps=run.steps
+            ).cpu()
+            run.tell(min(total, start + self.window) / self.rate, total / self.rate)
+            return window
+
+        for block in continue_windows(make, total, self.window, overlap):
+            done.append(block)
+        return torch.cat(done, dim=-1)
+
+    def _names(self, names: Sequence[str]) -> tuple[str, ...]:
+        return known_names(names, self.stems, f"the model {self.name} has")
+
+    def _signal(self, source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
+        """(channels, frames) float32 and its rate."""
+        if isinstance(source, str | Path):
+            return read_audio(source)
+        if isinstance(source, Audio):
+            return source.mix()[0].cpu().numpy(), source.rate
+        if rate is None:
+            raise QueryError("an array has no rate of its own; give rate= in hertz")
+        array = np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source, np.float32)
+        array = array[None] if array.ndim == 1 else array
+        if array.ndim != 2 or array.shape[0] > 8 or array.shape[1] == 0:
+            raise QueryError(f"a signal is (channels, time) with 1 to 8 channels, got the shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise QueryError("the signal holds NaN or infinite samples; replace them first")
+        return array, rate
+
+    def _together(self, signals: Mapping[str, tuple[np.ndarray, int]]) -> tuple[dict[str, np.ndarray], int]:
+        """All at one rate (they must agree) and padded to one length."""
+        rates = {rate for _, rate in signals.values()}
+        if len(rates) > 1:
+            raise QueryError(f"the given stems have different sample rates ({', '.join(map(str, sorted(rates)))}); resample one")
+        frames = max(signal.shape[1] for signal, _ in signals.values())
+        return {n: np.pad(x, ((0, 0), (0, frames - x.shape[1]))) for n, (x, _) in signals.items()}, rates.pop()
+
+    def _stereo(self, signal: np.ndarray, rate: int) -> Tensor:
+        """Any channels at any rate -> (2, time) at the model's rate; more than two channels are averaged by side."""
+        sides = signal if len(signal) <= 2 else np.stack([signal[::2].mean(0), signal[1::2].mean(0)])
+        return torch.from_numpy(resample(np.ascontiguousarray(sides), rate, self.rate)).expand(2, -1).contiguous()
+
+    def _restored(self, made: Tensor, rate: int, frames: int, channels: int) -> Tensor:
+        """(stem, 2, time) at the model's rate -> (stem, channels, frames) at another."""
+        flat = resample(made.flatten(0, 1).numpy(), self.rate, rate)
+        stems = torch.from_numpy(flat).view(made.shape[0], 2, -1)
+        stems = cut(stems, 0, frames)
+        if channels == 1:
+            return stems.mean(1, keepdim=True)
+        return stems[:, [i % 2 for i in range(channels)]] / math.sqrt(max(1, channels // 2))
+
+    def _scale(self, context: Mapping[str, Tensor]) -> float:
+        """What the root mean square of the whole mixture may be, stems being about equally strong."""
+        energy = float(sum(signal.square().mean() for signal in context.values()))
+        return max(math.sqrt(energy * len(self.stems) / len(context)), 1e-3)
+
+    def _span(self, stems: Audio, span: tuple[float, float] | None) -> Tensor:
+        """How much of the new is heard at each sample (frames,): 1 inside, 0 outside, short fades inside."""
+        if span is None:
+            return torch.ones(stems.frames)
+        start, end = (round(t * stems.rate) for t in span)
+        if not 0 <= start < end or start >= stems.frames:
+            raise QueryError(
+                f"the span {span[0]:g}:{span[1]:g} does not lie in the {stems.seconds:.2f} s of audio; give start:end in seconds"
+            )
+        end = min(end, stems.frames)
+        frame = torch.arange(stems.frames)
+        fade = max(1, round(FADE_SECONDS * stems.rate))
+        rise = ((frame - start + 1) / fade).clamp(0, 1) if start > 0 else torch.ones(stems.frames)
+        fall = ((end - frame) / fade).clamp(0, 1) if end < stems.frames else torch.ones(stems.frames)
+        return torch.minimum(rise, fall)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seed, number of sampling steps and who is told of the progress."""
+
+    seed: int
+    steps: int
+    progress: ProgressCallback | None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise QueryError(f"steps is {self.steps}; it must be at least 1")
+
+    def tell(self, done: float, total: float) -> None:
+        """Report seconds of audio done; raises `Cancelled` when told to stop."""
+        if self.progress is not None:
+            event = Progress(done, total, math.nan, min(1.0, done / total), "")
+            if self.progress(event) is False:
+                raise Cancelled("cancelled; nothing was written")
+
+
+def cut(signal: Tensor, start: int, frames: int) -> Tensor:
+    """Frames [start, start + frames) of (..., time), zeros beyond its end."""
+    piece = signal[..., start : start + frames]
+    return torch.nn.functional.pad(piece, (0, frames - piece.shape[-1]))
+
+
+def known_names(names: Sequence[str], known: Sequence[str], owner: str = "there are") -> tuple[str, ...]:
+    """The names without repetition. Raises `QueryError` with a suggestion for one that is not known."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise QueryError(f"no stem named {name!r}{hint}; {owner}: {', '.join(known)}")
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,164 @@
+"""The band prior: one denoiser over five stems and their mixture, every slot with a noise level of its own.
+
+A slot at `CLEAN` is heard, a slot at `ABSENT` says nothing, anything between is being sampled. So one set of weights
+separates (mixture heard), generates (nothing heard), accompanies (some stems heard) and edits; MGE-LDM (2025) does the same in
+latents. The state lives in the tilted lapped domain of `stemwise.codecs.Lapped`, where mixing is a sum and white noise stays white.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from stemwise.codecs.lapped import Lapped
+from stemwise.nets.bandnet import BandNet, BandNetConfig
+
+CLEAN = 0.002
+ABSENT = 80.0
+
+
+@dataclass(frozen=True)
+class BandConfig:
+    """What `config.json` of a band model holds. ``window`` is in samples, ``(frames - 1) * bins``."""
+
+    stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano", "other")
+    rate: int = 44100
+    bins: int = 1024
+    frames: int = 256
+    tilt: float = 0.8
+    sigma_data: float = 0.45
+    net: BandNetConfig = field(default_factory=BandNetConfig)
+
+    @property
+    def window(self) -> int:
+        """Length of a window in samples."""
+        return (self.frames - 1) * self.bins
+
+
+class Band(nn.Module):
+    """Denoiser over states (batch, stem + mixture, 2, frame, bin); the last slot is the mixture, channels are mid and side."""
+
+    def __init__(self, config: BandConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = Lapped(config.bins, config.rate, config.tilt)
+        self.net = BandNet(config.net)
+        weight = self.codec.gain.pow(-1.5)
+        self.register_buffer("bin_weight", weight / weight.mean(), persistent=False)
+
+    bin_weight: Tensor
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the stem slots, in their order."""
+        return self.config.stems
+
+    @property
+    def rate(self) -> int:
+        """Sample rate in hertz."""
+        return self.config.rate
+
+    @property
+    def window(self) -> int:
+        """Length of a window in samples."""
+        return self.config.window
+
+    def encode(self, wave: Tensor) -> Tensor:
+        """(..., 2, time) left and right -> (..., 2, frame, bin) mid and side, linear and additive."""
+        return self.codec.encode(rotate(wave))
+
+    def decode(self, state: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return rotate(self.codec.decode(state))
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """E[clean | x] for x (B, slot, 2, frame, bin) and sigma (B, slot); a mixture that is not heard is the sum of the stems.
+
+        D = c_skip x + c_out (F + M mix / sigma_data), with the coefficients of Karras et al. (2022), equation 7; a slot at
+        `ABSENT` is not read at all, so the estimate there is the posterior mean.
+        """
+        sd = self.config.sigma_data
+        level = sigma[:, :, None, None, None]
+        heard = level < ABSENT
+        scale = (level**2 + sd**2).rsqrt() * heard
+        scaled = x * scale
+        mix, mix_heard = x[:, -1], heard[:, -1]
+        quadrature = -self.codec.encode_complex(self.codec.decode(mix)).imag
+        features = mixture_features(mix, quadrature) * mix_heard
+        slots = (scaled * (1 + scaled.abs()).rsqrt()).flatten(1, 2)
+        y = self.net(slots, features, sigma.clamp(CLEAN, ABSENT).log() / 4)
+        free, real, imaginary, other = y.unbind(3)
+        gate = mix_heard[:, None] / sd
+        masked = (real + 0.2) * mix[:, None] + imaginary * quadrature[:, None] + other * mix[:, None].flip(2)
+        stem_level = level[:, :-1]
+        c_skip = sd**2 / (stem_level**2 + sd**2) * heard[:, :-1]
+        c_out = stem_level * sd * (stem_level**2 + sd**2).rsqrt()
+        stems = c_skip * x[:, :-1] + c_out * (free + gate * masked)
+        total = torch.where(level[:, -1] <= CLEAN, mix, stems.sum(1))
+        return torch.cat([stems, total[:, None]], dim=1)
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Denoising loss of stems (B, stem, 2, time), time = (frames - 1) * bins, over random tasks and noise levels."""
+        wave = batch / loudness(batch.sum(1)).clamp_min(1e-3)[:, None, None, None]
+        clean = self.encode(wave)
+        clean = torch.cat([clean, clean.sum(1, keepdim=True)], dim=1)
+        sigma = draw_levels(clean.shape[0], clean.shape[1] - 1, generator).to(clean.device)
+        level = sigma[:, :, None, None, None]
+        noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
+        wanted = (sigma > CLEAN)[:, :-1].float()
+        x = clean + torch.where((level > CLEAN) & (level < ABSENT), level, 0.0) * noise
+        estimate = self(x, sigma)[:, :-1]
+        target = clean[:, :-1]
+        error = ((estimate - target).square() * self.bin_weight).mean((2, 3, 4))
+        energy = (target.square() * self.bin_weight).mean((2, 3, 4))
+        sd = self.config.sigma_data
+        weight = 1 + sd**2 / sigma[:, :-1] ** 2
+        relative = weight * error / (energy + 0.1 * energy.mean(1, keepdim=True) + 1e-4)
+        return (wanted * (relative + 1e-6).sqrt()).sum() / wanted.sum().clamp_min(1)
+
+
+def rotate(wave: Tensor) -> Tensor:
+    """Left and right <-> mid and side (..., 2, time), orthonormal and its own inverse."""
+    left, right = wave.unbind(-2)
+    return torch.stack([left + right, left - right], dim=-2) * math.sqrt(0.5)
+
+
+def loudness(wave: Tensor) -> Tensor:
+    """Root mean square of (..., 2, time) over channels and time."""
+    return wave.square().mean((-2, -1)).sqrt()
+
+
+def mixture_features(mix: Tensor, quadrature: Tensor) -> Tensor:
+    """(B, 2, frame, bin) MDCT and MDST -> (B, 8, frame, bin): compressed coefficients, log magnitudes, panning."""
+    energy = mix.square() + quadrature.square() + 1e-6
+    compress = energy.pow(-0.35)
+    total = energy.sum(1)
+    cross = (mix.prod(1) + quadrature.prod(1)) / total * 2
+    balance = (energy[:, 0] - energy[:, 1]) / total
+    return torch.cat(
+        [mix * compress, quadrature * compress, energy.log() * 0.2, cross[:, None], balance[:, None]], dim=1
+    )
+
+
+def draw_levels(batch: int, stems: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (batch, stems + 1) of random tasks: 60 % separation, the rest generation, accompaniment and hints."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=generator.device)
+
+    task = uniform(batch, 1)
+    spread = torch.randn(batch, 1, generator=generator, device=generator.device)
+    common = (spread * 1.4 - 0.6).exp().clamp(2 * CLEAN, 0.9 * ABSENT)
+    separating = task < 0.65
+    absent = uniform(batch, 1) < torch.where(separating, 0.75, 0.15)
+    stem = torch.where(absent, ABSENT, common).expand(batch, stems)
+    known = uniform(batch, stems) < uniform(batch, 1)
+    all_known = known.all(1, keepdim=True)
+    known = known & ~(all_known & (torch.arange(stems, device=known.device) == (uniform(batch, 1) * stems).long()))
+    with_hints = (task >= 0.60) & (task < 0.65) | (task >= 0.80)
+    stem = torch.where(with_hints & known, CLEAN, stem)
+    mixture = torch.where(separating, CLEAN, ABSENT)
+    return torch.cat([stem, mixture], dim=1)

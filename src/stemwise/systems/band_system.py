@@ -1,0 +1,128 @@
+"""The band prior as a system: answers about one window, by binding what was heard to its slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stemwise.diffusion import Denoiser, Known, absent, bind, classifier_free, clean, dpmpp_2m, karras, last, sample, seeded
+from stemwise.diffusion.constraints import Constraint, Free
+from stemwise.query import Query
+from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
+
+QUIET = 1e-4
+GUIDANCE = 1.5
+VIEWS = ((1, 0), (-1, 512), (-1, 0), (1, 512))
+"""Views of a window for averaging: sign of the side channel (left and right swapped) and a shift in samples."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a window is asked with: known stems (2, time), where wanted stems are already known, and the common scale.
+
+    ``fixed`` maps wanted stems to (signal (2, time), frames known: bool (time,)); ``scale`` is what the mixture's root mean square
+    is thought to be, in sample units.
+    """
+
+    known: Mapping[str, Tensor]
+    fixed: Mapping[str, tuple[Tensor, Tensor]]
+    scale: float
+
+
+@dataclass(frozen=True)
+class BandSystem:
+    """Separation in one or a few evaluations, sampling for everything else."""
+
+    prior: Band
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stems it knows, in order."""
+        return self.prior.stems
+
+    def answers(self, query: Query) -> str | None:
+        """None, or why this system cannot answer."""
+        parts = [query.wanted, *query.heard]
+        unknown = sorted(frozenset().union(*parts) - set(self.names))
+        if unknown:
+            return f"the band model knows {', '.join(self.names)}, not {', '.join(unknown)}"
+        submixes = [part for part in query.heard if 1 < len(part) < len(self.names)]
+        if submixes:
+            return f"the band model hears stems or the whole mixture, not the sub-mix {'+'.join(sorted(submixes[0]))}"
+        return None
+
+    @torch.no_grad()
+    def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
+        """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
+
+        The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over goes to the stems in
+        proportion to their energy nearby (a projection weighted by the posterior variance, for which energy stands in).
+        """
+        scale = loudness(wave).clamp_min(QUIET)[:, None, None]
+        mix = self.prior.encode(wave / scale)
+        views = [self._mean(wave / scale, *VIEWS[i % len(VIEWS)]) for i in range(evaluations)]
+        stems = torch.stack(views).mean(0)
+        energy = F.avg_pool2d(stems.square().sum(2), (3, 9), stride=1, padding=(1, 4), count_include_pad=False)
+        share = (energy + 1e-6) / (energy + 1e-6).sum(1, keepdim=True)
+        left = mix - stems.sum(1)
+        closed = stems + share[:, :, None] * left[:, None]
+        return self.prior.decode(closed) * scale[:, None], self.prior.decode(left) * scale
+
+    def _mean(self, wave: Tensor, side: int, shift: int) -> Tensor:
+        """E[stems | mixture] seen with left and right swapped and the window rolled by some samples."""
+        moved = wave.roll(shift, -1)
+        moved = moved.flip(1) if side < 0 else moved
+        mix = self.prior.encode(moved)
+        slots = mix.new_zeros(mix.shape[0], len(self.names) + 1, *mix.shape[1:])
+        slots[:, -1] = mix
+        sigma = mix.new_full(slots.shape[:2], ABSENT)
+        sigma[:, -1] = CLEAN
+        stems = self.prior(slots, sigma)[:, :-1]
+        if shift == 0:
+            return torch.cat([stems[:, :, :1], stems[:, :, 1:] * side], dim=2)
+        back = self.prior.decode(stems)
+        return self.prior.encode((back.flip(2) if side < 0 else back).roll(-shift, -1))
+
+    def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int, guidance: float = GUIDANCE) -> Tensor:
+        """New content (len(wanted), 2, time) for the wanted stems, given the context; scaled like it.
+
+        Known stems are bound clean to their slots, the others and the mixture are absent; where a wanted stem is fixed in time
+        it is imputed (`Known`). Guidance is classifier-free: away from the answer that has not heard the known stems.
+        """
+        prior, names = self.prior, self.names
+        window = prior.window
+        free = [i for i, name in enumerate(names) if name in wanted]
+        order = [list(wanted).index(names[i]) for i in free]
+        shape = (1, len(free), 2, prior.codec.frames(window), prior.config.bins)
+        nothing = absent(torch.zeros(shape[:1] + shape[2:]), ABSENT)
+        rest = {i: nothing for i in range(len(names) + 1) if i not in free}
+        heard = {
+            names.index(name): clean(prior.encode(signal / context.scale)[None], CLEAN)
+            for name, signal in context.known.items()
+        }
+        denoiser: Denoiser = bind(prior, {**rest, **heard})
+        if heard and guidance != 1:
+            denoiser = classifier_free(denoiser, bind(prior, rest), guidance)
+        constraint: Constraint = Free(shape)
+        if context.fixed:
+            constraint = self._fixed(free, context, shape)
+        noise = seeded(seed)
+        sigmas = karras(steps, 0.01, 0.99 * ABSENT, 5.0)
+        x = last(sample(denoiser, sigmas, noise, step=dpmpp_2m, constraint=constraint)).x
+        made = prior.decode(x)[0] * context.scale
+        return made[[order.index(i) for i in range(len(order))]]
+
+    def _fixed(self, free: Sequence[int], context: Context, shape: tuple[int, ...]) -> Known:
+        values, mask = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+        bins = self.prior.config.bins
+        for row, index in enumerate(free):
+            if self.names[index] in context.fixed:
+                signal, where = context.fixed[self.names[index]]
+                values[0, row] = self.prior.encode(signal / context.scale)
+                padded = F.pad(where.float(), (bins, bins), value=1.0)
+                mask[0, row] = padded.unfold(0, 2 * bins, bins).amin(-1).bool()[None, :, None]
+        return Known(values, mask)
