@@ -14,7 +14,8 @@ from stemwise.errors import AudioFileError
 class ContainerDecoder:
     """Frames-first reading of the first audio stream of a container, with the cursor interface of ``SoundFile``.
 
-    Encoder delay is cut by the decoder where the container states it (edit list). Seeking back decodes from the start
+    Encoder delay is cut by the decoder where the container states it (edit list), the padding at the end here, for the
+    MP4 family, whose duration counts neither. Seeking back decodes from the start
     again: simple, exact, and only random access pays for it.
     """
 
@@ -35,8 +36,11 @@ class ContainerDecoder:
         self.channels = int(context.channels)
         self.codec = str(context.name)
         duration = self._stream.duration
+        self._end: int | None = None
         seconds = float(duration * self._stream.time_base) if duration else (self._container.duration or 0) / 1e6
         self.frames = round(seconds * self.rate)
+        if duration and "mp4" in self._container.format.name:
+            self._end = self.frames
         if self.rate and self.frames == 0:  # no duration in the container: count by decoding
             self.frames = sum(piece.shape[0] for piece in self._pieces)
             self._restart()
@@ -52,6 +56,8 @@ class ContainerDecoder:
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
         """The next ``frames`` frames as float32 (frames, channels), fewer at the end."""
+        if self._end is not None:
+            frames = min(frames, self._end - self._cursor)
         parts = [self._rest]
         have = len(self._rest)
         while have < frames:

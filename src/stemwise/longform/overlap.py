@@ -1,0 +1,199 @@
+"""Overlapping windows, the questions to the model, and the cross-fade of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """How a model wants its windows.
+
+    Attributes:
+        rate: the model's rate in Hz.
+        window: frames a window.
+        channels: the model's channels, 1 or 2; a signal's channels are given to it in groups of that size, an odd one
+            out is duplicated and the answers are averaged.
+        overlap: share of a window that it has in common with the next one, in [0, 1).
+        batch: at most so many windows a call (a window of each channel group always goes together).
+    """
+
+    rate: int
+    window: int
+    channels: int = 2
+    overlap: float = 0.25
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        if (
+            self.rate < 1
+            or self.window < 1
+            or self.batch < 1
+            or self.channels not in (1, 2)
+            or not 0 <= self.overlap < 1
+        ):
+            raise ValueError(f"impossible windowing: {self}")
+
+    @property
+    def hop(self) -> int:
+        """Frames from a window's start to the next one's."""
+        return max(1, self.window - round(self.overlap * self.window))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A window function's answer when its stems were made to sum to the window.
+
+    Attributes:
+        stems: (batch, stem, channel, window), summing to the window.
+        residual: (batch, channel, window), the window minus the sum of the model's raw estimates, that is, what had to
+            be shared out; None where nothing was.
+    """
+
+    stems: Tensor
+    residual: Tensor | None = None
+
+
+WindowFunction = Callable[[Tensor], Tensor | Split]
+"""(batch, channel, window) -> stems (batch, stem, channel, window), raw or, in a ``Split``, already closed."""
+
+
+@dataclass
+class Usage:
+    """What grew while windows passed: how many, and the energy of the residuals of ``Split`` at the model's rate."""
+
+    windows: int = 0
+    residual_energy: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A window (channels, window) whose frames from ``skip`` to ``skip + length`` belong at ``position``."""
+
+    position: int
+    skip: int
+    length: int
+    signal: np.ndarray
+
+
+def _pieces(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iterator[_Piece]:
+    """Cut windows of which the last one is moved back to be full of music; only a short signal is padded."""
+    held = np.zeros((0, 0), np.float32)
+    start = position = covered = 0
+    for block in blocks:
+        held = block if held.size == 0 else np.concatenate([held, block], axis=1)
+        while position + window <= start + held.shape[1]:
+            yield _Piece(position, 0, window, held[:, position - start : position - start + window])
+            held, start = held[:, position - start :], position
+            covered, position = position + window, position + hop
+    total = start + held.shape[1]
+    if total > covered:
+        begin = max(0, total - window)
+        signal = held[:, begin - start :]
+        padding = window - signal.shape[1]
+        signal = np.pad(signal, ((0, 0), (0, padding))) if padding else signal
+        yield _Piece(position, position - begin, total - position, signal)
+
+
+def overlap_add(
+    blocks: Iterator[np.ndarray],
+    separate_window: WindowFunction,
+    stems: int,
+    channels: int,
+    windowing: Windowing,
+    usage: Usage,
+) -> Iterator[np.ndarray]:
+    """Cross-faded estimates (stems * channels, n) at the model's rate.
+
+    The sum is divided by the sum of the fades, so that a signal is reconstructed for every overlap, and at both ends.
+    """
+    window, hop = windowing.window, windowing.hop
+    fade = _fade(window, window - hop)
+    total: np.ndarray | None = None
+    weight = np.zeros(window, np.float32)
+    base = 0
+    rows = stems * channels
+
+    def finish(frames: int) -> np.ndarray:
+        assert total is not None
+        out = total[:, :frames] / weight[:frames]
+        for line in (total, weight):
+            line[..., : window - frames] = line[..., frames:].copy()
+            line[..., window - frames :] = 0
+        if out.shape[0] > rows:
+            usage.residual_energy += energy(out[rows:])
+        return out[:rows]
+
+    end = 0
+    for piece, answer in _answers(_pieces(blocks, window, hop), separate_window, stems, channels, windowing):
+        usage.windows += 1
+        if total is None:
+            total = np.zeros((answer.shape[0], window), np.float32)
+        if piece.position > base:
+            yield finish(piece.position - base)
+            base = piece.position
+        gain = fade[: piece.length]
+        total[:, : piece.length] += answer[:, piece.skip : piece.skip + piece.length] * gain
+        weight[: piece.length] += gain
+        end = max(end, piece.position + piece.length)
+    if end > base:
+        yield finish(end - base)
+
+
+def _answers(
+    pieces: Iterator[_Piece], separate_window: WindowFunction, stems: int, channels: int, windowing: Windowing
+) -> Iterator[tuple[_Piece, np.ndarray]]:
+    """Ask the window function in batches; each answer is (stems * channels [+ channels of residual], window)."""
+    groups = [tuple(range(c, min(c + windowing.channels, channels))) for c in range(0, channels, windowing.channels)]
+    at_once = max(1, windowing.batch // len(groups))
+    batch: list[_Piece] = []
+
+    def ask() -> Iterator[tuple[_Piece, np.ndarray]]:
+        lanes = [piece.signal[list(_filled(group, windowing.channels))] for piece in batch for group in groups]
+        answer = separate_window(torch.from_numpy(np.stack(lanes)))
+        split = answer if isinstance(answer, Split) else Split(answer)
+        expected = (len(lanes), stems, windowing.channels, windowing.window)
+        if tuple(split.stems.shape) != expected:
+            raise ValueError(f"the window function gave the shape {tuple(split.stems.shape)}, expected {expected}")
+        both = split.stems if split.residual is None else torch.cat([split.stems, split.residual.unsqueeze(1)], dim=1)
+        values = both.detach().to("cpu", torch.float32).numpy()
+        for index, piece in enumerate(batch):
+            folded = [
+                lane if len(group) == windowing.channels else lane.mean(axis=1, keepdims=True)
+                for group, lane in zip(groups, values[index * len(groups) : (index + 1) * len(groups)], strict=True)
+            ]
+            yield piece, np.concatenate(folded, axis=1).reshape(-1, windowing.window)
+
+    for piece in pieces:
+        batch.append(piece)
+        if len(batch) == at_once:
+            yield from ask()
+            batch = []
+    if batch:
+        yield from ask()
+
+
+def _filled(group: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    """The channel indices of a group, the odd one out repeated."""
+    return group + group[-1:] * (channels - len(group))
+
+
+def _fade(window: int, overlap: int) -> np.ndarray:
+    """sin² over the overlap at both ends (at most half a window each), 1 between; positive everywhere."""
+    length = min(overlap, window // 2)
+    shape = np.ones(window)
+    rise = np.sin(np.pi / 2 * (np.arange(length) + 0.5) / max(1, length)) ** 2
+    shape[:length] = rise
+    shape[window - length :] = rise[::-1]
+    return shape.astype(np.float32)
+
+
+def energy(signal: np.ndarray) -> float:
+    """Sum of squares in double precision."""
+    flat = np.asarray(signal, np.float64).ravel()
+    return float(flat @ flat)

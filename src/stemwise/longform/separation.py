@@ -1,0 +1,228 @@
+"""Separating a source of any length so that its stems sum to it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from stemwise.audio_io import StemWriter, resample_blocks, resampled_frames
+from stemwise.errors import Cancelled
+from stemwise.longform.overlap import Usage, WindowFunction, Windowing, energy, overlap_add
+from stemwise.longform.sources import Source
+
+SILENCE_DB = -300.0
+"""What is reported instead of minus infinity, which JSON cannot hold."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Seconds of audio done and in all, seconds of waiting left, share done in [0, 1], and the item's name."""
+
+    done_seconds: float
+    total_seconds: float
+    eta_seconds: float
+    fraction: float
+    item: str
+
+
+ProgressCallback = Callable[[Progress], object]
+"""Called after every block; returning False (or raising ``Cancelled``) stops the work."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a separation did.
+
+    Attributes:
+        rate, channels, frames, seconds: of the input, hence of every stem.
+        null_dbfs: peak of |input - sum of the stems| before any encoding, in dB relative to full scale (or to the
+            input's own peak where that is higher); -300 when exact.
+        unassigned_share: energy of the input minus the sum of the model's raw estimates, over the input's energy.
+        peak: the highest absolute sample of any stem.
+        gain_db: the common gain that a bounded file format needed; 0 otherwise.
+        windows: how many windows the model was given.
+        seconds_elapsed: wall-clock time.
+    """
+
+    rate: int
+    channels: int
+    frames: int
+    seconds: float
+    null_dbfs: float
+    unassigned_share: float
+    peak: float
+    gain_db: float
+    windows: int
+    seconds_elapsed: float
+
+
+def separate_blocks(
+    source: Source,
+    separate_window: WindowFunction,
+    stems: Sequence[str],
+    windowing: Windowing,
+    progress: ProgressCallback | None = None,
+) -> Generator[np.ndarray, None, Report]:
+    """Separate a source block by block.
+
+    What the stems lack of the input at the input's rate (content above the model's band, rounding) goes to the stem
+    named "other", or in equal shares to all where there is none.
+
+    Yields:
+        float32 (stem, channels, n) at the source's rate; the lengths sum to the source's.
+
+    Returns:
+        The report, as the generator's value (``report = yield from …``).
+
+    Raises:
+        Cancelled: the progress callback returned False.
+        ValueError: the window function's answer has the wrong shape.
+    """
+    started = time.monotonic()
+    tally = _Tally()
+    pending = _Pending()
+
+    def incoming() -> Iterator[np.ndarray]:
+        for block in source.blocks():
+            pending.append(block)
+            yield block
+
+    def model_frames() -> int:
+        # even the shortest signal gives the model something to look at
+        return max(1, resampled_frames(pending.received, source.rate, windowing.rate))
+
+    at_model = resample_blocks(incoming(), source.rate, windowing.rate, frames=model_frames)
+    estimated = overlap_add(at_model, separate_window, len(stems), source.channels, windowing, tally.usage)
+    restored = resample_blocks(estimated, windowing.rate, source.rate, frames=lambda: pending.received)
+    heir = list(stems).index("other") if "other" in stems else None
+    for flat in restored:
+        original = pending.take(flat.shape[1])
+        parts = np.ascontiguousarray(flat).reshape(len(stems), source.channels, -1)
+        _close(parts, original, heir, tally)
+        yield parts
+        _tell(progress, tally.frames, source, started)
+    return tally.report(source, windowing, time.monotonic() - started)
+
+
+def separate_whole(
+    source: Source,
+    separate_window: WindowFunction,
+    stems: Sequence[str],
+    windowing: Windowing,
+    progress: ProgressCallback | None = None,
+) -> tuple[np.ndarray, Report]:
+    """Separate a source in memory: float32 (stem, channels, frames) and the report; as ``separate_blocks``."""
+    collected: list[np.ndarray] = []
+    report = _drain(separate_blocks(source, separate_window, stems, windowing, progress), collected.append)
+    return np.concatenate(collected, axis=2), report
+
+
+def separate_to_files(
+    source: Source,
+    separate_window: WindowFunction,
+    writer: StemWriter,
+    windowing: Windowing,
+    progress: ProgressCallback | None = None,
+) -> Report:
+    """Separate a source into the files of ``writer``, which is closed on success and aborted on any failure.
+
+    The writer's names are the stems; its rate and channels must be the source's. Errors as ``separate_blocks`` and
+    ``StemWriter``.
+    """
+    with writer:
+        report = _drain(separate_blocks(source, separate_window, writer.names, windowing, progress), writer.write)
+        return replace(report, gain_db=writer.close().gain_db)
+
+
+class _Pending:
+    """The input's samples that still wait for their stems."""
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+        self.received = 0
+
+    def append(self, block: np.ndarray) -> None:
+        self._blocks.append(block)
+        self.received += block.shape[1]
+
+    def take(self, frames: int) -> np.ndarray:
+        joined = self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks, axis=1)
+        self._blocks = [joined[:, frames:]]
+        return joined[:, :frames]
+
+
+@dataclass
+class _Tally:
+    """Sums that grow while blocks pass."""
+
+    frames: int = 0
+    null: float = 0.0
+    peak: float = 0.0
+    input_peak: float = 0.0
+    input_energy: float = 0.0
+    open_energy: float = 0.0  # of what was missing at the input's rate
+    usage: Usage = field(default_factory=Usage)
+
+    def report(self, source: Source, windowing: Windowing, elapsed: float) -> Report:
+        # The two parts lie in disjoint bands (the stems of a Split sum to the window), so their energies add.
+        unassigned = self.open_energy + self.usage.residual_energy * source.rate / windowing.rate
+        null = self.null / max(1.0, self.input_peak)
+        return Report(
+            rate=source.rate,
+            channels=source.channels,
+            frames=self.frames,
+            seconds=self.frames / source.rate,
+            null_dbfs=max(SILENCE_DB, 20 * math.log10(null)) if null else SILENCE_DB,
+            unassigned_share=unassigned / self.input_energy if self.input_energy else 0.0,
+            peak=self.peak,
+            gain_db=0.0,
+            windows=self.usage.windows,
+            seconds_elapsed=elapsed,
+        )
+
+
+def _close(parts: np.ndarray, original: np.ndarray, heir: int | None, tally: _Tally) -> None:
+    """Make (stem, channels, n) sum to ``original`` in place, and take note of what was missing.
+
+    One stem is computed last, as the input minus the rounded others in double precision, so that only its own rounding
+    remains (half a unit in the last place, below -140 dB).
+    """
+    last = len(parts) - 1 if heir is None else heir
+    others = np.delete(np.arange(len(parts)), last)
+    missing = original - parts.sum(axis=0, dtype=np.float64)
+    if heir is None:
+        parts += (missing / len(parts)).astype(np.float32)
+    rest = original - parts[others].sum(axis=0, dtype=np.float64)
+    parts[last] = rest
+    tally.null = max(tally.null, float(np.abs(rest - parts[last]).max(initial=0.0)))
+    tally.peak = max(tally.peak, float(parts.max(initial=0.0)), -float(parts.min(initial=0.0)))
+    tally.input_peak = max(tally.input_peak, float(np.abs(original).max(initial=0.0)))
+    tally.input_energy += energy(original)
+    tally.open_energy += energy(missing)
+    tally.frames += original.shape[1]
+
+
+def _tell(progress: ProgressCallback | None, done: int, source: Source, started: float) -> None:
+    if progress is None:
+        return
+    total = max(done, source.frames)
+    elapsed = time.monotonic() - started
+    state = Progress(
+        done / source.rate, total / source.rate, elapsed * (total - done) / done, done / total, source.name
+    )
+    if progress(state) is False:
+        raise Cancelled(f"{source.name}: stopped after {state.done_seconds:.1f} s of audio; nothing was kept.")
+
+
+def _drain(blocks: Generator[np.ndarray, None, Report], sink: Callable[[np.ndarray], object]) -> Report:
+    while True:
+        try:
+            block = next(blocks)
+        except StopIteration as end:
+            report: Report = end.value
+            return report
+        sink(block)
