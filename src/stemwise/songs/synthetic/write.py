@@ -1,0 +1,132 @@
+"""Songs as folders: stems, MIDI and a description, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+
+from stemwise.songs.synthetic.compose import COMPOSER, compose
+from stemwise.songs.synthetic.fonts import fonts as installed
+from stemwise.songs.synthetic.piece import Piece
+from stemwise.songs.synthetic.render import Palette, Rendered, built_in_palette, render, single_palette, training_palette
+
+Sounds = Literal["train", "validation", "test", "builtin"]
+
+
+def palette(sounds: Sounds, *, log: Callable[[str], None] | None = None) -> Palette:
+    """The palette of a use; SongError where its fonts are not installed. `log` hears of every look at the test set."""
+    if sounds == "builtin":
+        return built_in_palette()
+    found = installed(sounds, log=log)
+    return training_palette(found) if sounds == "train" else single_palette(found)
+
+
+def write_songs(
+    out: str | Path,
+    seeds: Iterable[int],
+    *,
+    fonts: Sounds,
+    rate: int = 44100,
+    seconds: float = 45.0,
+    subtype: str = "PCM_16",
+    log: Callable[[str], None] | None = None,
+) -> Iterator[Path]:
+    """Compose, render and write one folder `song-<seed>` for each seed, yielding its path; finished ones are skipped.
+
+    A folder holds `<stem>.wav` for every stem that sounds, `song.mid` and `song.json`. It is written beside its place
+    and renamed when complete, so a run may be stopped at any moment and started again. Raises SongError where the
+    fonts are not installed, OSError where the folder cannot be written.
+    """
+    sounds = palette(fonts, log=log)
+    root = Path(out)
+    root.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        folder = root / f"song-{seed:06d}"
+        if not (folder / "song.json").is_file():
+            piece = compose(seed, seconds=seconds)
+            _write(folder, piece, render(piece, sounds, rate=rate), fonts, subtype)
+        yield folder
+
+
+def _write(folder: Path, piece: Piece, song: Rendered, fonts: Sounds, subtype: str) -> None:
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        for stem, audio in song.stems.items():
+            soundfile.write(partial / f"{stem}.wav", audio.T, song.rate, subtype=subtype)
+        write_midi(piece, partial / "song.mid")
+        text = json.dumps(describe(piece, song, fonts), indent=1)
+        (partial / "song.json").write_text(text + "\n", encoding="utf-8")
+        if folder.exists():  # an incomplete folder from elsewhere
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def describe(piece: Piece, song: Rendered, fonts: Sounds) -> dict[str, object]:
+    """What `song.json` says."""
+    frames = round(piece.seconds * song.rate)
+    return {
+        "format": 1,
+        "composer": COMPOSER,
+        "seed": piece.seed,
+        "style": piece.style,
+        "key": piece.key,
+        "mode": piece.mode,
+        "meter": list(piece.meter),
+        "tempo": round(piece.tempo, 3),
+        "swing": round(piece.swing, 3),
+        "bars": piece.bars,
+        "sections": [
+            {"name": s.name, "bar": s.first_bar, "bars": s.bars, "start": round(s.start, 4), "playing": list(s.playing)}
+            for s in piece.sections
+        ],
+        "stems": list(song.stems),
+        "programs": {s: [t.program for t in piece.tracks if t.stem == s] for s in song.stems},
+        "roles": {s: [t.role for t in piece.tracks if t.stem == s] for s in song.stems},
+        "fonts": fonts,
+        "sounds": {s: list(names) for s, names in song.sounds.items()},
+        "levels": {s: round(float(20 * np.log10(np.sqrt(np.mean(a**2)) + 1e-9)), 2) for s, a in song.stems.items()},
+        "rate": song.rate,
+        "frames": frames,
+    }
+
+
+def write_midi(piece: Piece, path: Path) -> None:
+    """Multi-track MIDI whose track names are stem names; tempo and metre at each section."""
+    try:
+        import symusic
+    except ImportError:  # the built-in synthesiser works without the midi extra; then there is no MIDI file
+        return
+    edges = np.array([s.start for s in piece.sections])
+    tempi = np.array([s.bpm for s in piece.sections])
+    ticks = np.concatenate([[0.0], np.cumsum(np.diff(edges) * tempi[:-1] / 60)]) * 480
+    score = symusic.Score(480)
+
+    def at(seconds: np.ndarray) -> np.ndarray:
+        index = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, None)
+        return np.round(ticks[index] + (seconds - edges[index]) * tempi[index] * 8).astype(np.int32)
+
+    for tick, bpm in zip(ticks, tempi, strict=True):
+        score.tempos.append(symusic.Tempo(round(float(tick)), float(bpm)))
+    score.time_signatures.append(symusic.TimeSignature(0, *piece.meter))
+    for track in piece.tracks:
+        one = symusic.Track(track.stem, track.program, track.is_drum)
+        start, stop = at(track.notes["start"]), at(track.notes["start"] + track.notes["duration"])
+        one.notes = symusic.Note.from_numpy(
+            start,
+            np.maximum(stop - start, 1).astype(np.int32),
+            track.notes["pitch"].astype(np.int8),
+            track.notes["velocity"].astype(np.int8),
+        )
+        score.tracks.append(one)
+    score.dump_midi(str(path))
