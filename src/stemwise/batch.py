@@ -1,0 +1,155 @@
+"""Several inputs, one after another: which they are, what they are called, how it went. One bad file stops no other."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from stemwise.audio_io import AUDIO_SUFFIXES
+from stemwise.errors import AudioFileError, Cancelled, ModelError, QueryError
+from stemwise.outputs import is_stem_folder
+
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input: a file or a folder of stems, and its name below the output folder ("song", "album/song").
+
+    `problem` says why it cannot be worked on at all; it fails with that message when its turn comes.
+    """
+
+    source: Path
+    track: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one input fared: where its output is, the error's message, the manifest and the error's kind."""
+
+    item: Item
+    status: Status
+    folder: Path | None = None
+    message: str | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find(inputs: Sequence[str], stems: Collection[str]) -> list[Item]:
+    """The items behind files, folders and glob patterns, in the order given, each with a track name of its own.
+
+    A folder of stems (see `outputs.is_stem_folder`; `stems` are the known names) is one item; in other folders every
+    audio file below counts, and its sub-folders stay part of the track name. Nothing raises here: a missing file is an
+    item that fails when its turn comes.
+    """
+    items: list[Item] = []
+    for given in inputs:
+        path = Path(given)
+        if not path.exists() and glob.has_magic(given):
+            matches = sorted(glob.glob(given, recursive=True))
+            items += [item for match in matches for item in _expand(Path(match), stems)]
+            if not matches:
+                items.append(
+                    Item(
+                        path, "unmatched", f"{given}: no file matches this pattern. Check the spelling and the folder."
+                    )
+                )
+        else:
+            items += _expand(path, stems)
+    unique = {os.path.realpath(item.source): item for item in reversed(items)}
+    return _name_apart(list(reversed(unique.values())))
+
+
+def work_through(
+    items: Sequence[Item], work: Callable[[Item], Outcome], notice: Callable[[Outcome], None] = lambda _: None
+) -> list[Outcome]:
+    """Do `work` on each item. A bad input becomes a failed outcome and the next one follows; `notice` hears of each.
+
+    What would fail for every input alike is raised: ModelError, QueryError, Cancelled, and programming errors.
+    """
+    outcomes: list[Outcome] = []
+    for item in items:
+        try:
+            if item.problem is not None:
+                raise AudioFileError(item.problem)
+            outcome = work(item)
+        except (AudioFileError, OSError, MemoryError) as error:
+            outcome = Outcome(item, "failed", message=explain(error, item.source))
+        except (ModelError, QueryError, Cancelled):
+            raise
+        outcomes.append(outcome)
+        notice(outcome)
+    return outcomes
+
+
+def explain(error: BaseException, source: Path) -> str:
+    """A message that names the file, the problem and the remedy also for errors that are not ours."""
+    if isinstance(error, MemoryError):
+        return f"{source}: not enough memory. Close other programs, or give a shorter file."
+    if isinstance(error, OSError):
+        place = error.filename or source
+        return f"{place}: {error.strerror or error}. Check the path, the access rights and the space on the disk."
+    return str(error)
+
+
+def _expand(path: Path, stems: Collection[str]) -> Iterator[Item]:
+    if not path.is_dir():
+        yield Item(path, path.stem or path.name)
+        return
+    try:
+        if is_stem_folder(path, stems):
+            yield Item(path, path.resolve().name)
+            return
+        found = list(_below(path, path, stems))
+    except OSError as error:
+        yield Item(path, path.name, explain(error, path))
+        return
+    if not found:
+        endings = ", ".join(sorted(AUDIO_SUFFIXES))
+        yield Item(path, path.name, f"{path}: no audio files in this folder. Looked for names ending in {endings}.")
+    yield from found
+
+
+def _below(folder: Path, root: Path, stems: Collection[str]) -> Iterator[Item]:
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        label = entry.relative_to(root)
+        if entry.is_dir():
+            if is_stem_folder(entry, stems):
+                yield Item(entry, label.as_posix())
+            else:
+                yield from _below(entry, root, stems)
+        elif entry.suffix.lower() in AUDIO_SUFFIXES:
+            yield Item(entry, label.with_suffix("").as_posix())
+
+
+def _name_apart(items: list[Item]) -> list[Item]:
+    """Give items that would share an output folder longer names: the ending, then the folders they lie in."""
+    level = [0] * len(items)
+    while True:
+        names = [_track(item, depth) for item, depth in zip(items, level)]
+        places: dict[str, list[int]] = {}
+        for index, name in enumerate(names):
+            places.setdefault(name.casefold(), []).append(index)
+        shared = [index for indices in places.values() if len(indices) > 1 for index in indices]
+        if not shared:
+            return [replace(item, track=name) for item, name in zip(items, names)]
+        for index in shared:
+            level[index] += 1
+
+
+def _track(item: Item, level: int) -> str:
+    """Level 0: the plain name; 1: with its ending; 2, 3, ...: in one, two, ... of its parent folders, then numbered."""
+    ending = item.source.suffix.lstrip(".").lower() if item.source.is_file() else ""
+    name = f"{item.track}_{ending}" if level and ending else item.track
+    if level < 2:
+        return name
+    parents = [part for part in item.source.resolve().parts[1:-1] if part]
+    depth = level - 1
+    number = f"_{depth - len(parents)}" if depth > len(parents) else ""
+    return "/".join([*parents[-depth:], name]) + number

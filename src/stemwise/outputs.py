@@ -1,0 +1,292 @@
+"""Output folders: stems, often their mix, and `manifest.json`, which says what they are. Written here, read back here.
+
+    separated/band/song/   bass.wav drums.wav guitar.wav piano.wav other.wav manifest.json
+
+The manifest, not the file names, says which file is which stem; a folder without one is read by its file names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stemwise import __version__
+from stemwise.audio_io import (
+    AUDIO_SUFFIXES,
+    FLOAT_WAV,
+    AudioSource,
+    Encoding,
+    StemWriter,
+    Written,
+    open_audio,
+    read_audio,
+)
+from stemwise.errors import AudioFileError
+from stemwise.stems import Audio
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+MIX = "mix"
+#: File names (without ending) that hold the sum of the stems in a folder without a manifest.
+MIX_NAMES = (MIX, "mixture")
+SILENT_DBFS = -300.0
+_BLOCK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a verb did, for the manifest.
+
+    Attributes:
+        verb: separate, generate, accompany or edit.
+        model: its name.
+        inputs: what was heard; a part's name ("mix" or a stem) to the file or folder it came from.
+        seed: of the random numbers.
+        parameters: the options that shaped the result, plain values.
+        facts: measured figures, such as null_test_dbfs, unassigned_energy_share, elapsed_seconds.
+    """
+
+    verb: str
+    model: str
+    inputs: Mapping[str, Path]
+    seed: int
+    parameters: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StemFolder:
+    """A folder of stems on disk: file of each stem, file of their mix where there is one, and the manifest if any."""
+
+    folder: Path
+    stems: Mapping[str, Path]
+    mix: Path | None
+    manifest: Mapping[str, Any] | None
+
+
+def write_stems(
+    folder: Path, audio: Audio, how: Encoding = FLOAT_WAV, extra: Mapping[str, np.ndarray] | None = None
+) -> Written:
+    """Write the first item of an `Audio` as one file a stem, and `extra` signals (channels, frames) of the same length.
+
+    All files share one gain: 0 dB unless the encoding is bounded and a sample exceeds full scale.
+    """
+    signals = [audio.data[0, i].detach().cpu().numpy() for i in range(len(audio))]
+    extra = extra or {}
+    signals += [np.asarray(signal, np.float32) for signal in extra.values()]
+    channels = signals[0].shape[0]
+    names = [*audio.names, *extra]
+    with StemWriter(folder, names, audio.rate, channels, how, audio.frames) as writer:
+        for start in range(0, audio.frames, _BLOCK):
+            writer.write(np.stack([signal[:, start : start + _BLOCK] for signal in signals]))
+        return writer.close()
+
+
+def sum_files(files: Collection[Path], target: Path) -> Path:
+    """Write the sum of audio files of one rate, length and channel count as float WAV, block by block."""
+    opened = [open_audio(file) for file in files]
+    try:
+        first = opened[0]
+        for source in opened[1:]:
+            _check_alike(first, source)
+        with StemWriter(target.parent, [target.stem], first.rate, first.channels, FLOAT_WAV, first.frames) as writer:
+            for blocks in zip(*(source.blocks(_BLOCK) for source in opened), strict=True):
+                writer.write(np.stack(blocks).sum(axis=0, dtype=np.float64, keepdims=True))
+    finally:
+        for source in opened:
+            source.close()
+    return target
+
+
+def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = FLOAT_WAV) -> dict[str, Any]:
+    """Measure and hash the files of a folder that is being made and put the manifest beside them; returns it.
+
+    `files` maps stem names, and "mix" for their sum, to files in `folder`.
+    """
+    measured = {name: _measure(file, folder) for name, file in files.items()}
+    first = next(iter(files.values()))
+    with open_audio(first) as source:
+        rate, channels, frames = source.rate, source.channels, source.frames
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "stemwise": __version__,
+        "verb": made.verb,
+        "model": made.model,
+        "inputs": {part: describe_input(path) for part, path in made.inputs.items()},
+        "rate": rate,
+        "channels": channels,
+        "frames": frames,
+        "seconds": round(frames / rate, 3),
+        "stems": {name: facts for name, facts in measured.items() if name != MIX},
+        "mix": measured.get(MIX),
+        "encoding": {"extension": how.extension, "subtype": how.subtype},
+        "seed": made.seed,
+        "parameters": dict(made.parameters),
+        **made.facts,
+    }
+    (folder / MANIFEST).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return document
+
+
+def describe_input(path: Path) -> dict[str, Any]:
+    """Name, hash and shape of what went in: a file, or a folder of stems (hash over its files' hashes, by name)."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
+        digest = hashlib.sha256("".join(f"{file.name}:{sha256(file)}\n" for file in files).encode()).hexdigest()
+        return {"folder": path.name, "sha256": digest}
+    with open_audio(path) as source:
+        return {
+            "file": path.name,
+            "sha256": sha256(path),
+            "rate": source.rate,
+            "channels": source.channels,
+            "frames": source.frames,
+        }
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder, or None where there is none. Raises AudioFileError if it cannot be understood."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AudioFileError(
+            f"{file}: not readable as JSON ({error}). Delete it: stems are then read by file name."
+        ) from error
+    if (
+        not isinstance(document, dict)
+        or document.get("format") != FORMAT
+        or not isinstance(document.get("stems"), dict)
+    ):
+        found = document.get("format") if isinstance(document, dict) else None
+        raise AudioFileError(
+            f"{file}: format {found!r} is not one that this version reads ({FORMAT}). Update stemwise, or delete the "
+            "file: the stems are then read by file name."
+        )
+    return document
+
+
+def read_folder(folder: Path, known: Collection[str]) -> StemFolder:
+    """The stems in a folder: by its manifest, else by file names, of which those in `known` and mix names count.
+
+    Raises AudioFileError if there is neither stem nor mix, or a file that the manifest names is missing.
+    """
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        stems = {name: _inside(folder, facts) for name, facts in manifest["stems"].items()}
+        mix = _inside(folder, manifest["mix"]) if manifest.get("mix") else None
+        return StemFolder(folder, stems, mix, manifest)
+    audio = {file.stem.lower(): file for file in _audio_files(folder)}
+    stems = {name: audio[name] for name in known if name in audio}
+    mix = next((audio[name] for name in MIX_NAMES if name in audio), None)
+    if not stems and mix is None:
+        raise AudioFileError(
+            f"{folder}: no stems in this folder. Expected a {MANIFEST}, or files named after stems "
+            f"({', '.join(f'{name}.wav' for name in known)}) or mix.wav."
+        )
+    return StemFolder(folder, stems, mix, None)
+
+
+def is_stem_folder(folder: Path, known: Collection[str]) -> bool:
+    """Whether a folder is one song rather than many: it has a manifest, a mix, or several stems and nothing else."""
+    if (folder / MANIFEST).is_file():
+        return True
+    names = [file.stem.lower() for file in _audio_files(folder)]
+    return any(name in MIX_NAMES for name in names) or (len(names) > 1 and set(names) <= set(known))
+
+
+def load_stems(found: StemFolder) -> Audio:
+    """The stems of a folder in memory, under their slots' names (a new `guitar'` is a guitar to the next verb).
+
+    Raises AudioFileError where they differ in rate, channels or length, or two share a name.
+    """
+    import torch
+
+    if not found.stems:
+        raise AudioFileError(f"{found.folder}: only a mix, no stems. Separate it first.")
+    slots = stem_slots(found)
+    opened = {}
+    for name, file in slots.items():
+        opened[name] = read_audio(file)
+    shapes = {(rate, *signal.shape) for signal, rate in opened.values()}
+    if len(shapes) > 1:
+        said = ", ".join(f"{name} {s.shape[1]} frames of {s.shape[0]} at {r} Hz" for name, (s, r) in opened.items())
+        raise AudioFileError(f"{found.folder}: its stems differ in rate, channels or length ({said}). Make them alike.")
+    rate = next(iter(shapes))[0]
+    return Audio(tuple(opened), torch.stack([torch.from_numpy(s) for s, _ in opened.values()])[None], rate)
+
+
+def stem_slots(found: StemFolder) -> dict[str, Path]:
+    """Files by slot: the primes that mark new content are dropped. Raises AudioFileError where two coincide."""
+    slots: dict[str, Path] = {}
+    for name, file in found.stems.items():
+        slot = name.rstrip("'")
+        if slot in slots:
+            raise AudioFileError(f"{found.folder}: two stems are named {slot}. Keep one of them.")
+        slots[slot] = file
+    return slots
+
+
+def put_mixture(found: StemFolder, scratch: Path) -> Path:
+    """The file with a folder's mixture: its mix, or the sum of its stems, written as `scratch` (a WAV)."""
+    return found.mix if found.mix is not None else sum_files(list(found.stems.values()), scratch)
+
+
+def sha256(file: Path) -> str:
+    """The hex digest of a file's bytes."""
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _measure(file: Path, folder: Path) -> dict[str, Any]:
+    peak, energy, count = 0.0, 0.0, 0
+    with open_audio(file) as source:
+        for block in source.blocks(_BLOCK):
+            peak = max(peak, float(np.abs(block).max()))
+            energy += float(np.square(block, dtype=np.float64).sum())
+            count += block.size
+    rms = math.sqrt(energy / count) if count else 0.0
+    return {
+        "file": file.relative_to(folder).as_posix(),
+        "sha256": sha256(file),
+        "peak_dbfs": _dbfs(peak),
+        "rms_dbfs": _dbfs(rms),
+    }
+
+
+def _dbfs(amplitude: float) -> float:
+    return round(max(SILENT_DBFS, 20 * math.log10(amplitude)), 2) if amplitude > 0 else SILENT_DBFS
+
+
+def _inside(folder: Path, facts: Any) -> Path:
+    """The file that a manifest names, which must lie in its folder."""
+    name = facts.get("file") if isinstance(facts, dict) else None
+    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise AudioFileError(f"{folder / MANIFEST}: names a file outside its folder ({name!r}). Do not use it.")
+    file = folder / name
+    if not file.is_file():
+        raise AudioFileError(f"{file}: named in {MANIFEST}, but missing. Make the folder again, or delete {MANIFEST}.")
+    return file
+
+
+def _audio_files(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not file.name.startswith(".") and file.suffix.lower() in AUDIO_SUFFIXES:
+            yield file
+
+
+def _check_alike(first: AudioSource, other: AudioSource) -> None:
+    if (first.rate, first.channels, first.frames) != (other.rate, other.channels, other.frames):
+        raise AudioFileError(
+            f"{other.info.path}: {other.frames} frames of {other.channels} channels at {other.rate} Hz, but "
+            f"{first.info.path.name} has {first.frames} of {first.channels} at {first.rate} Hz. Make them alike."
+        )
