@@ -27,7 +27,6 @@ class TrainingBar:
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("training", total=None, figures="")
 
@@ -43,7 +42,8 @@ class TrainingBar:
             self._console.print(f"step {progress.step}/{progress.steps}  {figures}", highlight=False, soft_wrap=True)
 
     def __enter__(self) -> TrainingBar:
-        self._bar.start()
+        if self._console.is_terminal:
+            self._bar.start()
         return self
 
     def __exit__(
