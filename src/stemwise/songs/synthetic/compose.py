@@ -19,7 +19,7 @@ from stemwise.songs.synthetic.piece import NOTE, STEMS, Chord, Event, Passage, P
 from stemwise.songs.synthetic.styles import STYLES, Style, pianos
 
 #: raised whenever the same seed would give another song
-COMPOSER = 1
+COMPOSER = 2
 
 T = TypeVar("T")
 FORMS = (
@@ -94,9 +94,8 @@ def _form(
     beats = 4 * meter[0] / meter[1]
     drift = float(rng.choice((0.0, 0.0, 0.015, 0.04)))
     plan = FORMS[int(rng.integers(len(FORMS)))]
-    size = 4 if bpm < 84 or seconds < 30 or rng.random() < 0.4 else 8
-    if meter == (4, 4) and bpm > 150:
-        size = 8
+    bar_seconds = beats * 60 / bpm
+    size = 8 if 8 * bar_seconds < 10 or (8 * bar_seconds < 16 and rng.random() < 0.35) else 4
     sections: list[Section] = []
     start, bar, i = 0.0, 0, 0
     while start < seconds:
@@ -124,7 +123,15 @@ def _passages(
 ) -> list[tuple[Passage, drums.Groove]]:
     """Harmony, groove and energy of every section; equal kinds share them."""
     beats = 4 * meter[0] / meter[1]
-    energies = {"intro": -0.12, "verse": -0.05, "chorus": 0.15, "bridge": 0.0, "break": -0.2, "solo": 0.1, "outro": -0.05}
+    energies = {
+        "intro": -0.12,
+        "verse": -0.05,
+        "chorus": 0.15,
+        "bridge": 0.0,
+        "break": -0.2,
+        "solo": 0.1,
+        "outro": -0.05,
+    }
     static = style.static
     passages = []
     for section in sections:
@@ -161,7 +168,9 @@ def _chord_lengths(rng: np.random.Generator, bars: int, beats: float, meter: tup
     if draw < 0.4 and meter == (4, 4):
         return [beats / 2] * (2 * bars)
     if draw < 0.5 and meter == (4, 4):  # every second bar splits
-        return [length for _ in range((bars + 1) // 2) for length in (beats, beats / 2, beats / 2)][: bars // 2 * 3] or [beats]
+        return [length for _ in range((bars + 1) // 2) for length in (beats, beats / 2, beats / 2)][
+            : bars // 2 * 3
+        ] or [beats]
     return [beats] * bars
 
 
@@ -169,7 +178,9 @@ class _Clock:
     """Beats to seconds: tempo of the section, then swing inside the beat."""
 
     def __init__(self, sections: list[Section], beats: float, swing: float, *, sixteenth: bool) -> None:
-        self.edges = np.array([s.first_bar * beats for s in sections] + [(sections[-1].first_bar + sections[-1].bars) * beats])
+        self.edges = np.array(
+            [s.first_bar * beats for s in sections] + [(sections[-1].first_bar + sections[-1].bars) * beats]
+        )
         lengths = np.array([60 / s.bpm for s in sections])
         self.times = np.concatenate([[0.0], np.cumsum(np.diff(self.edges) * lengths)])
         self.swing, self.unit = swing, 0.5 if sixteenth else 1.0
@@ -219,9 +230,7 @@ def _stem_tracks(
     return tracks
 
 
-def _role(
-    rng: np.random.Generator, stem: str, style: Style, kind: str, roles: dict[str, str], program: int
-) -> str:
+def _role(rng: np.random.Generator, stem: str, style: Style, kind: str, roles: dict[str, str], program: int) -> str:
     """How a stem plays in a section kind; often as it already does elsewhere in the song."""
     if stem == "drums":
         return "groove"
@@ -253,21 +262,17 @@ def _program(rng: np.random.Generator, stem: str, name: str, role: str) -> int:
     return int(rng.choice(other.PROGRAMS[role]))
 
 
-def _performed(
-    rng: np.random.Generator, stem: str, role: str, passage: Passage, groove: drums.Groove
-) -> list[Event]:
+def _performed(rng: np.random.Generator, stem: str, role: str, passage: Passage, groove: drums.Groove) -> list[Event]:
     if stem == "drums":
         if passage.kind == "break" and rng.random() < 0.4:
-            groove.rows = groove.rows[2:] or groove.rows
+            groove = groove.thinned()
         return drums.play(rng, passage, groove, fills=float(rng.uniform(0.2, 0.95)))
     lines = {"bass": bass.LINES, "guitar": guitar.LINES, "piano": piano.LINES, "other": other.LINES}[stem]
     boost = 26 * (passage.energy - 0.6)
     return [(s, d, p, v + boost) for s, d, p, v in lines[role](rng, passage)]
 
 
-def _humanised(
-    rng: np.random.Generator, events: list[Event], clock: _Clock, seconds: float
-) -> NDArray[np.void]:
+def _humanised(rng: np.random.Generator, events: list[Event], clock: _Clock, seconds: float) -> NDArray[np.void]:
     """Events in beats to notes in seconds, with each player's looseness, push or drag, and touch."""
     table = np.array(events, dtype=float)
     start, stop = clock.seconds(table[:, 0]), clock.seconds(table[:, 0] + table[:, 1])

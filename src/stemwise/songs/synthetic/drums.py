@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+
+from copy import copy
+
 import numpy as np
 
 from stemwise.songs.synthetic.piece import Event, Passage
@@ -12,7 +15,14 @@ TOMS = (50, 48, 47, 45, 43, 41)
 
 # Each groove: kicks, snares, cymbal rows as alternatives; x loud, o medium, - ghost, . rest. 16 steps = 4/4.
 KICKS: dict[str, tuple[str, ...]] = {
-    "rock": ("x.......x.......", "x.....x.x.......", "x.......x.x.....", "x..x....x.x.....", "x.x.....x.....x.", "x......xx......."),
+    "rock": (
+        "x.......x.......",
+        "x.....x.x.......",
+        "x.......x.x.....",
+        "x..x....x.x.....",
+        "x.x.....x.....x.",
+        "x......xx.......",
+    ),
     "pop": ("x.......x.......", "x.....x...x.....", "x..x..x.........", "x.......x.....x.", "x.....x...x...x."),
     "funk": ("x..x..x...x..x..", "x.x....x..x.....", "x..x.....x..x...", "x.....xx..x..x..", "x..x..x.......x."),
     "disco": ("x...x...x...x...",),
@@ -72,7 +82,11 @@ HATS6 = ("x.o.o.x.o.o.", "x.o.x.x.o.x.", "x.....x.....", "xoooooxooooo")
 LEVEL = {"x": 1.0, "o": 0.72, "-": 0.38}
 PERCUSSION: dict[str, tuple[tuple[int, str], ...]] = {
     "shaker": ((70, "xoooxoooxoooxooo"), (82, "x.o.x.o.x.o.x.o."), (70, "x-o-x-o-x-o-x-o-")),
-    "tambourine": ((TAMBOURINE, "....x.......x..."), (TAMBOURINE, "xoxoxoxoxoxoxoxo"), (TAMBOURINE, "x.o.x.o.x.o.x.o.")),
+    "tambourine": (
+        (TAMBOURINE, "....x.......x..."),
+        (TAMBOURINE, "xoxoxoxoxoxoxoxo"),
+        (TAMBOURINE, "x.o.x.o.x.o.x.o."),
+    ),
     "cowbell": ((COWBELL, "x...x...x...x..."), (COWBELL, "x.x..x.x.x..x.x.")),
     "clave": ((75, "x..x..x...x.x..."), (75, "..x.x...x..x..x."), (76, "x..x..x...x..x..")),
     "conga": ((63, "..x...xx..x...x."), (62, "x..x..x.x..x..x."), (64, "......xx......xx")),
@@ -118,7 +132,9 @@ class Groove:
         if family == "jazz":
             self.hat_pitch = RIDE
         elif energy > 0.65:
-            self.hat_pitch = int(rng.choice((CLOSED, RIDE, OPEN, CRASH, BELL, CHINA), p=(0.4, 0.3, 0.13, 0.09, 0.05, 0.03)))
+            self.hat_pitch = int(
+                rng.choice((CLOSED, RIDE, OPEN, CRASH, BELL, CHINA), p=(0.4, 0.3, 0.13, 0.09, 0.05, 0.03))
+            )
         else:
             self.hat_pitch = int(rng.choice((CLOSED, RIDE, PEDAL, 0, TAMBOURINE), p=(0.72, 0.13, 0.03, 0.08, 0.04)))
         rows = [(self.kick_pitch, self.kick), (self.snare_pitch, snare)]
@@ -137,6 +153,12 @@ class Groove:
             rows += [(p, row[: len(hat)]) for p, row in PERCUSSION[name][: 2 if name in ("conga", "bongo") else 1]]
             chance *= 0.5
         self.rows = rows
+
+    def thinned(self) -> Groove:
+        """The groove without kick and snare, for breaks."""
+        other = copy(self)
+        other.rows = self.rows[2:] or self.rows
+        return other
 
     def kick_beats(self) -> tuple[float, ...]:
         return tuple(i / 4 for i, c in enumerate(self.kick) if c != ".")
@@ -161,7 +183,9 @@ def play(rng: np.random.Generator, passage: Passage, groove: Groove, fills: floa
                 velocity = base * LEVEL[mark] * (1.0 if step % 4 == 0 else 0.92)
                 events.append((start + step / 4, 0.25, pitch, velocity))
         if bar == 0 and rng.random() < 0.25 + 0.6 * passage.energy or (bar % 4 == 0 and rng.random() < 0.12):
-            events.append((start, 1.0, int(rng.choice((CRASH, CRASH2, SPLASH, CHINA), p=(0.6, 0.28, 0.07, 0.05))), base + 8))
+            events.append(
+                (start, 1.0, int(rng.choice((CRASH, CRASH2, SPLASH, CHINA), p=(0.6, 0.28, 0.07, 0.05))), base + 8)
+            )
     return events
 
 

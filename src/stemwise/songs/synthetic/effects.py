@@ -31,6 +31,7 @@ class Strip:
     bands: tuple[Band, ...] = ()
     drive: float = 0.0
     squash: float = 0.0
+    punch: float = 0.0
     tremolo: tuple[float, float] = (0.0, 0.0)
     chorus: tuple[float, float] = (0.0, 0.0)
     echo: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -53,7 +54,11 @@ def draw(rng: np.random.Generator, stem: str, *, distorted: float = 0.0) -> Stri
     elif rng.random() < 0.12:
         drive = float(rng.uniform(0.4, 1.6))
     wet = rng.random() < {"bass": 0.15, "drums": 0.5, "guitar": 0.55, "piano": 0.55, "other": 0.7}[stem]
-    room = (float(np.exp(rng.uniform(np.log(0.15), np.log(2.2)))), float(rng.uniform(0.03, 0.45)), float(rng.uniform(0, 0.04)))
+    room = (
+        float(np.exp(rng.uniform(np.log(0.15), np.log(2.2)))),
+        float(rng.uniform(0.03, 0.45)),
+        float(rng.uniform(0, 0.04)),
+    )
     slap = rng.random() < {"guitar": 0.15, "other": 0.2, "piano": 0.06}.get(stem, 0.01)
     echo = (float(rng.uniform(0.08, 0.5)), float(rng.uniform(0.1, 0.4)), float(rng.uniform(0.1, 0.5)))
     moving = rng.random() < {"guitar": 0.14, "piano": 0.1, "other": 0.14}.get(stem, 0.03)
@@ -63,6 +68,7 @@ def draw(rng: np.random.Generator, stem: str, *, distorted: float = 0.0) -> Stri
         bands=_bands(rng, stem, amplified=drive > 2),
         drive=drive,
         squash=float(rng.uniform(0.2, 0.8)) if rng.random() < 0.4 else 0.0,
+        punch=float(np.clip(rng.normal(0, 0.5), -1, 1)) if rng.random() < 0.35 else 0.0,
         tremolo=(float(rng.uniform(3, 7)), float(rng.uniform(0.1, 0.5))) if shakes else (0.0, 0.0),
         chorus=chorus,
         echo=echo if slap else (0.0, 0.0, 0.0),
@@ -85,7 +91,9 @@ def _bands(rng: np.random.Generator, stem: str, *, amplified: bool) -> tuple[Ban
         bands.append(Band("high", float(rng.uniform(1500, 6000)), tilt))
     for _ in range(int(rng.integers(0, 4))):
         frequency = float(np.exp(rng.uniform(np.log(80), np.log(9000))))
-        bands.append(Band("peak", frequency, float(rng.normal(0, 4)), float(np.exp(rng.uniform(np.log(0.4), np.log(4))))))
+        bands.append(
+            Band("peak", frequency, float(rng.normal(0, 4)), float(np.exp(rng.uniform(np.log(0.4), np.log(4)))))
+        )
     if rng.random() < 0.3:
         bands.append(Band("lowpass", float(np.exp(rng.uniform(np.log(4000), np.log(16000))))))
     if rng.random() < 0.3 and stem != "bass":
@@ -149,7 +157,9 @@ def _impulse(strip: Strip, rate: int) -> Audio:
         noise[:, 1:] = 0.5 * noise[:, 1:] + 0.5 * noise[:, :-1]
         noise *= 1.0 / np.sqrt((noise**2).sum(axis=1, keepdims=True) + 1e-9)
         begin = int(before * rate)
-        impulse[:, begin + 1 : begin + tail + 1][:, : impulse.shape[1] - begin - 1] += level * noise[:, : impulse.shape[1] - begin - 1]
+        impulse[:, begin + 1 : begin + tail + 1][:, : impulse.shape[1] - begin - 1] += (
+            level * noise[:, : impulse.shape[1] - begin - 1]
+        )
     for k in range(1, taps + 1):
         impulse[(k % 2 if strip.width > 0.8 else slice(None)), int(k * gap * rate)] += repeat * feedback ** (k - 1)
     return impulse
@@ -194,12 +204,36 @@ def compress(audio: Audio, amount: float, rate: int) -> Audio:
     return audio * curve.astype(np.float32)
 
 
+def shape(audio: Audio, punch: float, rate: int) -> Audio:
+    """Transient shaping: attacks louder (`punch` > 0) or softer (< 0) than what follows them, up to 9 dB."""
+    hop = max(1, rate // 200)
+    level = levels(audio, hop) + 1e-4
+    memory = np.exp(-np.arange(24) / 8.0)
+    slow = np.convolve(level, memory / memory.sum())[: len(level)]
+    gain = np.clip((level / (slow + 1e-6)) ** punch, 0.35, 2.8)
+    curve = np.interp(np.arange(audio.shape[1]), (np.arange(len(gain)) + 0.5) * hop, gain)
+    return audio * curve.astype(np.float32)
+
+
 def distort(audio: Audio, drive: float) -> Audio:
     """Soft, slightly asymmetric clipping; the level stays about the same."""
     peak = float(np.percentile(np.abs(audio[:, ::7]), 99.5)) + 1e-9
     x = audio * np.float32(drive / peak)
     bias = np.float32(0.15)
     return ((np.tanh(x + bias) - np.tanh(bias)) * np.float32(peak)).astype(np.float32)
+
+
+def limit(audio: Audio, ceiling: float) -> Audio:
+    """Bend what exceeds 0.7 of the ceiling so that nothing exceeds it; quieter samples are untouched."""
+    knee = np.float32(0.7 * ceiling)
+    size = np.abs(audio)
+    over = size > knee
+    if not over.any():
+        return audio
+    out = audio.copy()
+    rest = np.float32(0.3 * ceiling)
+    out[over] = np.sign(audio[over]) * (knee + rest * np.tanh((size[over] - knee) / rest))
+    return out
 
 
 def modulate(audio: Audio, speed: float, depth: float, rate: int, phase: float) -> Audio:
@@ -225,6 +259,8 @@ def apply(audio: Audio, strip: Strip, rate: int) -> Audio:
     out[0], out[1] = middle + np.float32(strip.width) * side, middle - np.float32(strip.width) * side
     if strip.squash:
         out = compress(out, strip.squash, rate)
+    if strip.punch:
+        out = shape(out, strip.punch, rate)
     if strip.drive:
         out = distort(out, strip.drive)
     if strip.chorus[1]:
@@ -249,7 +285,9 @@ def _motion(strip: Strip, frames: int, rate: int) -> Audio | None:
     if strip.sway:
         rng = np.random.default_rng(strip.seed + 1)
         knots = np.clip(rng.normal(0, strip.sway, max(3, int(frames / rate / 6) + 2)), -7, 7)
-        curve *= np.interp(np.linspace(0, len(knots) - 1, frames), np.arange(len(knots)), 10 ** (knots / 20)).astype(np.float32)
+        curve *= np.interp(np.linspace(0, len(knots) - 1, frames), np.arange(len(knots)), 10 ** (knots / 20)).astype(
+            np.float32
+        )
     if depth:
         wave = np.sin(np.arange(frames, dtype=np.float32) * np.float32(2 * np.pi * speed / rate))
         curve *= 1 - np.float32(depth) * (0.5 + 0.5 * wave)

@@ -116,7 +116,9 @@ def fonts(use: FontSet, *, log: Callable[[str], None] | None = None) -> tuple[Fo
         if KNOWN.get(one.sha256, ("", ""))[0] == use or _extra(path):
             found.setdefault(one.sha256, one)
     if not found:
-        raise SongError(f"no {use} sound font is installed. Install {PACKAGES[use]}, or set STEMWISE_FONTS to a folder.")
+        raise SongError(
+            f"no {use} sound font is installed. Install {PACKAGES[use]}, or set STEMWISE_FONTS to a folder."
+        )
     if use == "test" and log is not None:
         log(f"test fonts opened: {', '.join(sorted(f.name for f in found.values()))}")
     return tuple(sorted(found.values(), key=lambda f: f.sha256))

@@ -181,7 +181,9 @@ def voiced(chord: Chord, near: Sequence[int], low: int, high: int, size: int) ->
                 pitches.append(pitches[-1] + ((pc - pitches[-1]) % 12 or 12))
             if pitches[0] < low or pitches[-1] > high:
                 continue
-            distance = abs(float(np.mean(pitches)) - centre) + 0.3 * sum(min(abs(p - q) for q in near) for p in pitches if len(near))
+            distance = abs(float(np.mean(pitches)) - centre) + 0.3 * sum(
+                min(abs(p - q) for q in near) for p in pitches if len(near)
+            )
             if distance < cost:
                 best, cost = pitches, distance
     return best or sorted(nearest(c, (low + high) / 2) for c in classes)

@@ -42,7 +42,11 @@ def _left_hand(rng: np.random.Generator, passage: Passage) -> list[Event]:
                 events.append((chord.start + i, 0.95, root + (7 if i % 2 else 0), 74))
         elif kind == "tenth":
             third = 12 + chord.tones[1]
-            events += [(chord.start + 0.5 * i, chord.length - 0.5 * i, root + o, 72) for i, o in enumerate((0, 7, third)) if 0.5 * i < chord.length]
+            events += [
+                (chord.start + 0.5 * i, chord.length - 0.5 * i, root + o, 72)
+                for i, o in enumerate((0, 7, third))
+                if 0.5 * i < chord.length
+            ]
         elif kind == "pulse":
             for i in range(max(1, round(chord.length * 2))):
                 events.append((chord.start + i / 2, 0.4, root, 74 - 8 * (i % 2)))
@@ -71,7 +75,11 @@ def syncopated(rng: np.random.Generator, passage: Passage) -> list[Event]:
     grid = float(rng.choice((0.5, 0.25)))
     steps = round(passage.beats / grid)
     tresillo = rng.random() < 0.35
-    hits = {i for i in range(steps) if (i * 2 * grid) % 3 == 0} if tresillo else {i for i in range(steps) if rng.random() < (0.5 if grid == 0.5 else 0.35)}
+    hits = (
+        {i for i in range(steps) if (i * 2 * grid) % 3 == 0}
+        if tresillo
+        else {i for i in range(steps) if rng.random() < (0.5 if grid == 0.5 else 0.35)}
+    )
     order = sorted(hits | ({0} if rng.random() < 0.8 else set())) or [0]
     shapes = dict(zip([c.start for c in passage.chords], _voicings(rng, passage), strict=True))
     gate = float(rng.uniform(0.3, 1.0))

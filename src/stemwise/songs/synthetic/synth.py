@@ -43,7 +43,11 @@ def timbre(rng: np.random.Generator, program: int) -> Timbre:
     ratios = n.astype(float)
     tilt = float(rng.uniform(0.7, 1.7))
     shape = np.exp(rng.normal(0, 0.45, count))
-    plucked = program in range(24, 32) or program in range(32, 38) or program in (0, 1, 2, 3, 6, 7, 45, 46, 104, 105, 106, 107)
+    plucked = (
+        program in range(24, 32)
+        or program in range(32, 38)
+        or program in (0, 1, 2, 3, 6, 7, 45, 46, 104, 105, 106, 107)
+    )
     if program in (4, 5) or (program in (0, 2) and rng.random() < 0.15):
         return Timbre("fm", n * 0.0, n * 0.0, ratios, 0.003, float(rng.uniform(0.8, 3)), 0.0, float(rng.uniform(0.08, 0.3)),
                       float(rng.uniform(0.1, 0.8)), float(rng.uniform(0, 0.002)), (5.0, 0.0), 0.0,
@@ -206,7 +210,9 @@ def _drum(rng: np.random.Generator, pitch: int, rate: int, kit: dict[str, float]
         body = _sweep(rng, rate, kit["snare"] * 1.6, kit["snare"], 0.07, 0.2)
         wires = _hiss(rng, rate, kit["wires"], 1, 0.0)
         size = max(len(body), len(wires))
-        return (0.6 * np.pad(body, (0, size - len(body))) + 0.8 * np.pad(wires, (0, size - len(wires)))).astype(np.float32)
+        return (0.6 * np.pad(body, (0, size - len(body))) + 0.8 * np.pad(wires, (0, size - len(wires)))).astype(
+            np.float32
+        )
     if pitch in (41, 43, 45, 47, 48, 50):
         return _sweep(rng, rate, (pitch - 20) * 9.0, (pitch - 20) * 5.0 * kit["tom"], 0.16, 0.1)
     if pitch in (42, 44):
@@ -214,7 +220,8 @@ def _drum(rng: np.random.Generator, pitch: int, rate: int, kit: dict[str, float]
     if pitch in (46, 70, 82, 54):
         return 0.5 * _hiss(rng, rate, 0.05 if pitch in (70, 82) else kit["open"], 2, kit["metal"])
     if pitch in (49, 51, 52, 53, 55, 57, 59):
-        return 0.6 * _hiss(rng, rate, kit["cymbal"] * (0.6 if pitch in (51, 53, 59) else 1.0), 1, kit["metal"])
+        soft = pitch in (51, 53, 59)
+        return (0.2 if soft else 0.5) * _hiss(rng, rate, kit["cymbal"] * (0.3 if soft else 1.0), 1, kit["metal"])
     if pitch == 39:
         return 0.7 * _hiss(rng, rate, 0.06, 1, 0.0)
     return 0.6 * _sweep(rng, rate, 200.0 + 17 * pitch, 100.0 + 9 * pitch, 0.05, 0.1)

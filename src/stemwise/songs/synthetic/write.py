@@ -15,7 +15,14 @@ import soundfile
 from stemwise.songs.synthetic.compose import COMPOSER, compose
 from stemwise.songs.synthetic.fonts import fonts as installed
 from stemwise.songs.synthetic.piece import Piece
-from stemwise.songs.synthetic.render import Palette, Rendered, built_in_palette, render, single_palette, training_palette
+from stemwise.songs.synthetic.render import (
+    Palette,
+    Rendered,
+    built_in_palette,
+    render,
+    single_palette,
+    training_palette,
+)
 
 Sounds = Literal["train", "validation", "test", "builtin"]
 
