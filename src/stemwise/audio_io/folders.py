@@ -46,8 +46,10 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
         if existing is Existing.REFUSE:
             _refuse_existing(target)
         _put(partial, target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, AudioFileError):  # name the folder that was asked for, not the hidden one
+            raise AudioFileError(str(error).replace(str(partial), str(target))) from error
         raise
 
 

@@ -170,10 +170,10 @@ def open_audio(path: str | Path) -> AudioSource:
             info = AudioInfo(path, container.rate, container.channels, container.frames, "AV", container.codec)
         _check_shape(info)
         return AudioSource(info, lambda: ContainerDecoder(path))
-    with _start_sndfile(path) as file:
+    with start_sndfile(path) as file:
         info = AudioInfo(path, file.samplerate, file.channels, _true_frames(path, file), file.format, file.subtype)
     _check_shape(info)
-    return AudioSource(info, lambda: _start_sndfile(path))
+    return AudioSource(info, lambda: start_sndfile(path))
 
 
 def probe(path: str | Path) -> AudioInfo:
@@ -188,7 +188,8 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
         return np.concatenate(list(source.blocks(1 << 20)), axis=1), source.rate
 
 
-def _start_sndfile(path: Path) -> soundfile.SoundFile:
+def start_sndfile(path: Path) -> soundfile.SoundFile:
+    """Open with libsndfile, through a corrected view where the header's length is known to be wrong."""
     try:
         file = soundfile.SoundFile(str(path))
         if file.format == "MP3":

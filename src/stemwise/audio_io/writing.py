@@ -19,6 +19,7 @@ from types import TracebackType
 import numpy as np
 import soundfile
 
+from stemwise.audio_io.reading import start_sndfile
 from stemwise.errors import AudioFileError
 
 # Sizes in a RIFF header are 32-bit; beyond, the file is written as RF64 (EBU Tech 3306), same ending.
@@ -146,12 +147,12 @@ class AudioWriter:
         """Finish the file, check that it holds what was written, and give it its name."""
         try:
             self._file.close()
-            with soundfile.SoundFile(str(self._partial)) as written:
-                complete = written.frames == self.frames or self.encoding.container in ("MP3", "OGG")
-            if not complete:
-                raise OSError("not everything reached the disk")
+            if self.frames:
+                with start_sndfile(self._partial) as written:
+                    if written.frames < self.frames:
+                        raise OSError(f"only {written.frames} of {self.frames} frames reached the disk")
             os.replace(self._partial, self.path)
-        except (soundfile.SoundFileError, OSError) as error:
+        except (soundfile.SoundFileError, AudioFileError, OSError) as error:
             self.abort()
             raise self._failed(error) from error
         return self.path
