@@ -86,6 +86,8 @@ class Known(Constraint):
 
     `values` has the state's shape, `mask` is a bool tensor broadcastable to it (True = known; over any axes: whole
     stems, spans of time). `fresh` draws n anew, as RePaint and MSDM do each step; before that the known part is clean.
+    The noised context says less than the clean one: with a Gaussian pair of correlation 0.8 a single pass reaches about
+    half of the conditional mean, 16 resamplings all of it. Models with a level per slot bind clean slots instead.
     """
 
     values: Tensor
