@@ -1,10 +1,9 @@
-"""Is a folder of songs fit to train on? Every file is read to its end, so the answer is about the sound, not the headers."""
+"""Is a folder of songs fit to train on? Every file is read to its end: the answer is about sound, not headers."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ _GAP_DB = -40.0
 class Report:
     """What `verify` found. `corrupt` breaks training and makes `ok` false; the other lists are for a person to judge.
 
-    `rates` and `channels` count songs; `stems` counts the songs that have a stem, `missing` those that have not (silence to
-    a training). `unequal`: stems of different lengths (padded); `silent`: stems below -80 dBFS throughout; `gaps`: songs
-    whose stems do not sum to their mixture.
+    `rates` and `channels` count songs; `stems` counts the songs that have a stem, `missing` those that have not (silence
+    to a training). `unequal`: stems shorter than their song (padded); `silent`: stems below -80 dBFS throughout; `gaps`:
+    songs whose stems do not sum to their mixture, or whose mixture cannot be compared.
     """
 
     path: str
@@ -110,12 +109,12 @@ def _listen(song: Song) -> _Findings:
         for files in song.stems.values():
             for file in files:
                 _decode(file)
-        peaks, gap_db = _measure(song)
+        peaks = _peaks(song)
     except SongError as error:
         return _Findings(corrupt=(str(error),), unequal=tuple(unequal))
     silent = [f"{name} is silent (peak below -80 dBFS)" for name, peak in peaks.items() if peak < _SILENT]
-    gaps = [f"the stems differ from the mixture by {gap_db:.0f} dB relative to it"] if gap_db > _GAP_DB else []
-    return _Findings((), tuple(unequal), tuple(silent), tuple(gaps))
+    gap = _gap(song, song.mixture) if song.mixture else None
+    return _Findings((), tuple(unequal), tuple(silent), (gap,) if gap else ())
 
 
 def _decode(file: Path) -> None:
@@ -144,21 +143,31 @@ def _promised_wav_bytes(file: Path) -> int:
     return size + 8 if head[:4] == b"RIFF" and size not in (0, 0xFFFFFFFF) else 0
 
 
-def _measure(song: Song) -> tuple[dict[str, float], float]:
-    """Peak of each stem, and the level of (sum of stems - mixture) in dB relative to the mixture (-inf without one)."""
-    names: Sequence[str] = tuple(song.stems)
+def _peaks(song: Song) -> dict[str, float]:
+    names = tuple(song.stems)
     peaks = np.zeros(len(names))
-    gap = total = 0.0
-    whole = Song("", {"mixture": (song.mixture,)}, song.rate, song.frames, song.channels) if song.mixture else None
     for start in range(0, song.frames, _BLOCK):
         block = song.read(start, min(_BLOCK, song.frames - start), names)
         peaks = np.maximum(peaks, np.abs(block).max(axis=(1, 2)))
-        if whole is not None:
-            mixture = whole.read(start, block.shape[-1], ("mixture",))[0]
-            total += float(np.square(mixture, dtype=np.float64).sum())
-            gap += float(np.square(block.sum(axis=0) - mixture, dtype=np.float64).sum())
-    if whole is None or gap == 0.0:
-        level = -math.inf
-    else:
-        level = 10.0 * math.log10(gap / total) if total > 0.0 else math.inf
-    return dict(zip(names, peaks.tolist())), level
+    return dict(zip(names, peaks.tolist()))
+
+
+def _gap(song: Song, mixture: Path) -> str | None:
+    """What is wrong between the sum of the stems and the mixture, if anything."""
+    try:
+        info = header(mixture)
+        if info.samplerate != song.rate or info.channels > 2:
+            return f"{mixture.name} has {info.samplerate} Hz and {info.channels} channels, the stems {song.rate} Hz"
+        whole = Song(song.name, {"mixture": (mixture,)}, song.rate, info.frames, max(song.channels, info.channels))
+        gap = total = 0.0
+        for start in range(0, max(song.frames, info.frames), _BLOCK):
+            heard = whole.read(start, _BLOCK, ("mixture",))[0]
+            total += float(np.square(heard, dtype=np.float64).sum())
+            made = song.read(start, _BLOCK, tuple(song.stems)).sum(axis=0)
+            gap += float(np.square(made - heard, dtype=np.float64).sum())
+    except SongError as error:
+        return str(error)
+    if gap <= total * 10.0 ** (_GAP_DB / 10.0):
+        return None
+    level = f"{10.0 * math.log10(gap / total):.0f} dB relative to it" if total > 0.0 else "all there is, it is silent"
+    return f"the stems do not sum to {mixture.name}: the difference is {level}"

@@ -1,0 +1,236 @@
+"""The training loop: it learns, a kill anywhere changes nothing, and mistakes are named."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import trainable_toy
+
+from stemwise import checkpoint, runs
+from stemwise.errors import ModelError, RecipeError, SongError, TrainingError
+from stemwise.optimization import Ema, learning_rate
+from stemwise.recipe import OptimSection, load_recipe
+from stemwise.train import Progress, train
+
+TOY = Path(trainable_toy.__file__)
+
+
+@pytest.fixture(autouse=True)
+def _toy_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(checkpoint.TYPES, "toy", trainable_toy.ENTRY)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trainable_toy.write_songs(tmp_path_factory.mktemp("data") / "songs")
+
+
+@pytest.fixture(scope="module")
+def reference(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """State of an uninterrupted run, made in a process of its own like the killed ones."""
+    folder = tmp_path_factory.mktemp("reference")
+    recipe = trainable_toy.write_recipe(folder / "toy.yaml", songs, folder / "run")
+    assert _program(recipe).returncode == 0
+    state = runs.newest_state(folder / "run")
+    assert state is not None and state["step"] == 24
+    return state
+
+
+def _program(recipe: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(TOY), str(recipe), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def _assert_same(found: object, expected: object, place: str = "state") -> None:
+    if isinstance(expected, torch.Tensor):
+        assert isinstance(found, torch.Tensor) and torch.equal(found, expected), place
+    elif isinstance(expected, dict):
+        assert isinstance(found, dict) and found.keys() == expected.keys(), place
+        for key in expected:
+            _assert_same(found[key], expected[key], f"{place}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert isinstance(found, list | tuple) and len(found) == len(expected), place
+        for number, (one, other) in enumerate(zip(found, expected)):
+            _assert_same(one, other, f"{place}.{number}")
+    else:
+        assert found == expected, place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kill", "left"),
+    [
+        pytest.param("kill-step=3", [], id="in the warm-up, before any checkpoint"),
+        pytest.param("kill-step=13", [8], id="between two checkpoints"),
+        pytest.param("kill-write=2", [8], id="while a checkpoint is being written"),
+    ],
+)
+def test_killed_run_resumes_to_the_same_bits(
+    songs: Path, reference: dict[str, object], tmp_path: Path, kill: str, left: list[int]
+) -> None:
+    recipe, run = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run"), tmp_path / "run"
+    assert _program(recipe, kill).returncode == -signal.SIGKILL
+    assert [int(file.stem.split("-")[1]) for file in runs.checkpoints(run)] == left
+    assert bool(list(run.glob("checkpoints/.*.tmp"))) == kill.startswith("kill-write")
+    resumed = _program(recipe)
+    assert resumed.returncode == 0, resumed.stderr
+    _assert_same(runs.newest_state(run), reference)
+    assert not list(run.glob("**/.*.tmp"))
+    steps = [int(row["step"]) for row in csv.DictReader((run / "metrics.csv").open()) if row["name"] == "train/loss"]
+    assert steps == [3, 6, 9, 12, 15, 18, 21, 24]
+
+
+def test_learns_logs_and_keeps_the_best(songs: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run"))
+    seen: list[Progress] = []
+    outcome = train(recipe, accelerator="cpu", progress=seen.append, notice=lambda _: None)
+    assert (outcome.step, outcome.interrupted, len(seen)) == (24, False, 24)
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    validation = [float(row["value"]) for row in rows if row["name"] == "validation/loss"]
+    assert len(validation) == 4 and validation[-1] < validation[0]
+    assert {row["name"] for row in rows} >= {"train/loss", "train/level", "train/gradient_norm", "lr", "validation/level"}
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert outcome.best is not None and math.isclose(outcome.best, min(validation), rel_tol=1e-5)
+    assert checkpoint.read_info(tmp_path / "run" / "best").metadata["validation_loss"] == outcome.best
+    assert [file.name for file in runs.checkpoints(tmp_path / "run")] == ["step-000000016.ckpt", "step-000000024.ckpt"]
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+
+
+def test_workers_do_not_change_the_weights(songs: Path, reference: dict[str, object], tmp_path: Path) -> None:
+    recipe = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run")
+    train(load_recipe(recipe, ["data.workers=2"]), accelerator="cpu", notice=lambda _: None)
+    _assert_same(runs.newest_state(tmp_path / "run"), reference)
+
+
+def test_exports_the_averaged_weights(songs: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run", valid=False))
+    train(recipe, accelerator="cpu", notice=lambda _: None)
+    state = runs.newest_state(tmp_path / "run")
+    assert state is not None
+    runs.export(tmp_path / "run", tmp_path / "model", metadata={"by": "a test"})
+    module = checkpoint.load_model(tmp_path / "model")
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, state["ema"][name])
+        assert not torch.equal(parameter, state["model"][name])
+    assert float(module.calls) == 24  # buffers are the model's own
+    assert checkpoint.read_info(tmp_path / "model").metadata == {"recipe": "toy", "step": 24, "by": "a test"}
+    with pytest.raises(ModelError, match="no validated weights"):
+        runs.export(tmp_path / "run", tmp_path / "model", weights="best")
+    with pytest.raises(ModelError, match=r"no recipe\.yaml"):
+        runs.export(tmp_path, tmp_path / "model")
+
+
+def test_starts_from_an_exported_model(songs: Path, tmp_path: Path) -> None:
+    module = trainable_toy.Toy(trainable_toy.ToyConfig())
+    checkpoint.save_model(tmp_path / "model", module)
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run", steps=1)
+    overrides = [f"model.init={tmp_path / 'model'}", "optim.lr=1e-9"]
+    train(load_recipe(path, overrides), accelerator="cpu", notice=lambda _: None)
+    state = runs.newest_state(tmp_path / "run")
+    assert state is not None
+    assert torch.allclose(state["model"]["first.weight"], module.first.weight, atol=1e-6)
+    wider = [*overrides, "model.config.inner.width=6", f"run={tmp_path / 'other'}"]
+    with pytest.raises(ModelError, match=r"first\.weight: expected shape \(6, 4, 5\), found \(4, 4, 5\)"):
+        train(load_recipe(path, wider), accelerator="cpu", notice=lambda _: None)
+
+
+def test_infinite_loss_names_the_step_and_keeps_the_checkpoint(songs: Path, tmp_path: Path) -> None:
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run")
+    recipe = load_recipe(path, ["model.config.explode_at=11"])
+    with pytest.raises(TrainingError, match=r"step 11: the loss is inf.*step-000000008\.ckpt.*optim\.lr"):
+        train(recipe, accelerator="cpu", notice=lambda _: None)
+    assert [file.name for file in runs.checkpoints(tmp_path / "run")] == ["step-000000008.ckpt"]
+
+
+def test_interrupt_leaves_a_checkpoint_to_go_on_from(
+    songs: Path, reference: dict[str, object], tmp_path: Path
+) -> None:
+    recipe = load_recipe(trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run"))
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 11:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    outcome = train(recipe, accelerator="cpu", progress=interrupt, notice=lambda _: None)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (outcome.step, outcome.interrupted) == (12, True)
+    assert not train(recipe, accelerator="cpu", notice=lambda _: None).interrupted
+    _assert_same(runs.newest_state(tmp_path / "run"), reference)
+
+
+def test_run_folder_of_other_settings_is_refused(songs: Path, tmp_path: Path) -> None:
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run", steps=8)
+    train(load_recipe(path), accelerator="cpu", notice=lambda _: None)
+    with pytest.raises(RecipeError, match=r"model\.config\.inner\.width was 4, now 5.*another folder"):
+        train(load_recipe(path, ["model.config.inner.width=5"]), accelerator="cpu", notice=lambda _: None)
+    assert train(load_recipe(path, ["train.steps=9"]), accelerator="cpu", notice=lambda _: None).step == 9
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(songs: Path, tmp_path: Path) -> None:
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run", steps=16)
+    train(load_recipe(path), accelerator="cpu", notice=lambda _: None)
+    newest = runs.checkpoints(tmp_path / "run")[-1]
+    newest.write_bytes(newest.read_bytes()[:500])
+    with pytest.warns(UserWarning, match="damaged"):
+        state = runs.newest_state(tmp_path / "run")
+    assert state is not None and state["step"] == 8
+
+
+def test_bad_requests_are_named(songs: Path, tmp_path: Path) -> None:
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run")
+    with pytest.raises(RecipeError, match="allowed: auto, ddp"):
+        train(load_recipe(path), strategy="fsdp")
+    with pytest.raises(SongError, match="no such|does not exist"):
+        train(load_recipe(path, ["data.train=nowhere"]))
+
+
+def test_averages_and_schedule() -> None:
+    module = torch.nn.Linear(2, 1)
+    ema = Ema(module, 0.5)
+    start = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight += 1.0
+    ema.update(10**6)
+    with ema.applied():
+        assert torch.allclose(module.weight, start + 0.5)
+    assert torch.allclose(module.weight, start + 1.0)
+    optim = OptimSection(lr=1.0, warmup=10, decay="cosine", final=0.1)
+    rates = [learning_rate(optim, step, 110) for step in range(110)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0
+    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:]))
+    assert abs(rates[-1] - 0.1) < 1e-3
+    assert learning_rate(OptimSection(lr=1.0, warmup=10, decay="rsqrt"), 39, 100) == 0.5
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(songs: Path, tmp_path: Path) -> None:
+    recipe = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run", steps=8)
+    finished = _program(recipe, "devices=2")
+    assert finished.returncode == 0, finished.stderr
+    together = runs.newest_state(tmp_path / "run")
+    assert together is not None and together["step"] == 8
+    assert "2 process(es)" in finished.stdout
+    again = trainable_toy.write_recipe(tmp_path / "again.yaml", songs, tmp_path / "again", steps=8)
+    assert _program(again, "devices=2", "train.steps=4", "train.checkpoint_every=4", "optim.decay=constant").returncode == 0
+    assert runs.newest_state(tmp_path / "again")["step"] == 4  # type: ignore[index]
+
+
+def test_the_band_trains_from_its_tiny_recipe(tmp_path: Path) -> None:
+    songs = trainable_toy.write_songs(tmp_path / "songs", count=1, frames=60_000, rate=44_100)
+    recipe = Path(__file__).parent.parent / "recipes" / "band-tiny.yaml"
+    overrides = [f"data.train={songs}", f"run={tmp_path / 'run'}", "train.steps=2", "train.batch=1"]
+    outcome = train(load_recipe(recipe, overrides), accelerator="cpu", notice=lambda _: None)
+    assert outcome.step == 2 and math.isfinite(outcome.loss)
+    runs.export(tmp_path / "run", tmp_path / "model", dtype=torch.float16)
+    assert checkpoint.read_info(tmp_path / "model").type == "band"
+    assert checkpoint.load_model(tmp_path / "model").stems == ("bass", "drums", "guitar", "piano", "other")

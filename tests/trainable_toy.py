@@ -1,0 +1,151 @@
+"""A network of a few hundred weights that fulfils the training contract, and songs for it; also a program that trains it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from stemwise import checkpoint
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = 4
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    stems: tuple[str, ...] = ("bass", "drums")
+    rate: int = 8000
+    window: int = 256
+    explode_at: int = -1
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self) -> None:
+        if self.window % 2:
+            raise ValueError("window must be even")
+
+
+class Toy(nn.Module):
+    """Denoises with two convolutions; dropout draws from the global generator, a buffer counts the calls."""
+
+    def __init__(self, config: ToyConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, width = 2 * len(config.stems), config.inner.width
+        self.first = nn.Conv1d(channels, width, 5, padding=2)
+        self.drop = nn.Dropout(0.2)
+        self.second = nn.Conv1d(width, channels, 5, padding=2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    calls: Tensor
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        clean = batch.flatten(1, 2)
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        estimate = self.second(torch.relu(self.drop(self.first(clean + noise))))
+        if self.training:
+            self.calls += 1
+        error = (estimate - clean).square().mean()
+        if int(self.calls) == self.config.explode_at:
+            error = error * float("inf")
+        return {"loss": error, "level": clean.abs().mean()}
+
+
+ENTRY = ("trainable_toy", "Toy", "ToyConfig")
+
+
+def write_songs(folder: Path, count: int = 3, frames: int = 4000, rate: int = 8000) -> Path:
+    """Songs of two noisy stems."""
+    draw = np.random.default_rng(0)
+    for number in range(count):
+        song = folder / f"song-{number}"
+        song.mkdir(parents=True)
+        for name in ("bass", "drums"):
+            soundfile.write(song / f"{name}.wav", 0.1 * draw.standard_normal((frames, 2)), rate, subtype="PCM_16")
+    return folder
+
+
+def write_recipe(file: Path, songs: Path, run: Path, valid: bool = True, **train: object) -> Path:
+    """A recipe (JSON is YAML) for the toy."""
+    plan = {"steps": 24, "batch": 2, "checkpoint_every": 8, "validate_every": 6, "validate_windows": 3, "log_every": 3}
+    data: dict[str, object] = {"train": str(songs), "augmentation": {"remix": 0.3}}
+    if valid:
+        data["valid"] = str(songs)
+    document = {
+        "format": 1,
+        "name": "toy",
+        "run": str(run),
+        "model": {"type": "toy"},
+        "data": data,
+        "optim": {"lr": 0.01, "warmup": 4},
+        "train": {**plan, "ema": 0.9, "precision": "32", **train},
+    }
+    file.write_text(json.dumps(document))
+    return file
+
+
+def _kill_at_step(number: int):  # noqa: ANN202
+    def watch(progress) -> None:  # noqa: ANN001
+        if progress.step == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return watch
+
+
+def _kill_in_write(number: int) -> None:
+    """SIGKILL in the sync of the `number`-th checkpoint: its temporary file is written, but not renamed."""
+    sync, seen = os.fsync, 0
+
+    def kill(handle: int) -> None:
+        nonlocal seen
+        target = os.readlink(f"/proc/self/fd/{handle}")
+        if ".ckpt." in target and target.endswith(".tmp"):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+        sync(handle)
+
+    os.fsync = kill
+
+
+def main() -> None:
+    """trainable_toy.py RECIPE [kill-step=N | kill-write=N | signal-step=N | devices=N] [dotted overrides]."""
+    from stemwise.recipe import load_recipe
+    from stemwise.train import train
+
+    torch.set_num_threads(1)
+    checkpoint.TYPES["toy"] = ENTRY
+    own = ("kill-step", "kill-write", "signal-step", "devices")
+    asked = dict(entry.split("=") for entry in sys.argv[2:] if entry.split("=")[0] in own)
+    overrides = [entry for entry in sys.argv[2:] if entry.split("=")[0] not in own]
+    watch = None
+    if "kill-step" in asked:
+        watch = _kill_at_step(int(asked["kill-step"]))
+    if "kill-write" in asked:
+        _kill_in_write(int(asked["kill-write"]))
+    if "signal-step" in asked:
+        watch = lambda progress: os.kill(os.getpid(), signal.SIGINT) if progress.step == int(asked["signal-step"]) else None  # noqa: E731, E501
+    devices = int(asked.get("devices", 1))
+    outcome = train(
+        load_recipe(sys.argv[1], overrides),
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        accelerator="cpu",
+        progress=watch,
+    )
+    print("outcome", outcome.step, outcome.interrupted)
+
+
+if __name__ == "__main__":
+    sys.modules["trainable_toy"] = sys.modules["__main__"]
+    main()
