@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,20 +90,24 @@ def write_stems(
         return writer.close()
 
 
-def sum_files(files: Collection[Path], target: Path) -> Path:
-    """Write the sum of audio files of one rate, length and channel count as float WAV, block by block."""
-    opened = [open_audio(file) for file in files]
-    try:
-        first = opened[0]
-        for source in opened[1:]:
+def write_sums(folder: Path, sums: Mapping[str, Sequence[Path]], how: Encoding = FLOAT_WAV) -> Written:
+    """Write, block by block, one file for each name: the sum of its audio files. All of one rate, length and channels.
+
+    All files share one gain, as in `write_stems`. Raises AudioFileError.
+    """
+    with ExitStack() as stack:
+        opened = {name: [stack.enter_context(open_audio(file)) for file in files] for name, files in sums.items()}
+        every = [source for sources in opened.values() for source in sources]
+        first = every[0]
+        for source in every:
             _check_alike(first, source)
-        with StemWriter(target.parent, [target.stem], first.rate, first.channels, FLOAT_WAV, first.frames) as writer:
-            for blocks in zip(*(source.blocks(_BLOCK) for source in opened), strict=True):
-                writer.write(np.stack(blocks).sum(axis=0, dtype=np.float64, keepdims=True))
-    finally:
-        for source in opened:
-            source.close()
-    return target
+        writer = stack.enter_context(StemWriter(folder, list(sums), first.rate, first.channels, how, first.frames))
+        for blocks in zip(*(source.blocks(_BLOCK) for source in every), strict=True):
+            each = iter(blocks)
+            writer.write(
+                np.stack([np.sum([next(each) for _ in files], axis=0, dtype=np.float64) for files in sums.values()])
+            )
+        return writer.close()
 
 
 def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = FLOAT_WAV) -> dict[str, Any]:
@@ -221,8 +226,8 @@ def load_stems(found: StemFolder) -> Audio:
     if len(shapes) > 1:
         said = ", ".join(f"{name} {s.shape[1]} frames of {s.shape[0]} at {r} Hz" for name, (s, r) in opened.items())
         raise AudioFileError(f"{found.folder}: its stems differ in rate, channels or length ({said}). Make them alike.")
-    rate = next(iter(shapes))[0]
-    return Audio(tuple(opened), torch.stack([torch.from_numpy(s) for s, _ in opened.values()])[None], rate)
+    stems = torch.stack([torch.from_numpy(signal) for signal, _ in opened.values()])
+    return Audio(tuple(opened), stems[None], next(iter(shapes))[0])
 
 
 def stem_slots(found: StemFolder) -> dict[str, Path]:
@@ -238,7 +243,9 @@ def stem_slots(found: StemFolder) -> dict[str, Path]:
 
 def put_mixture(found: StemFolder, scratch: Path) -> Path:
     """The file with a folder's mixture: its mix, or the sum of its stems, written as `scratch` (a WAV)."""
-    return found.mix if found.mix is not None else sum_files(list(found.stems.values()), scratch)
+    if found.mix is not None:
+        return found.mix
+    return write_sums(scratch.parent, {scratch.stem: list(found.stems.values())}).paths[scratch.stem]
 
 
 def sha256(file: Path) -> str:

@@ -1,0 +1,115 @@
+"""`stemwise accompany`: stems for what was played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemwise.commands import options as o
+from stemwise.commands.console import Voice
+
+if TYPE_CHECKING:
+    from stemwise.model import Model
+
+
+def accompany(
+    given: Annotated[list[str], typer.Argument(help="What was played: STEM=FILE, one or more, or a folder of stems.")],
+    want: Annotated[
+        str | None, typer.Option("--want", help="Stems to make; all that were not given.", show_default=False)
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option("-n", "--candidates", min=1, help="How many takes to choose from: seeds SEED, SEED + 1, ...")
+    ] = 1,
+    seed: o.Seed = 0,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the output folder (the first file's).", show_default=False)
+    ] = None,
+    model: o.LongModelName = "band",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/NAME.")] = o.ACCOMPANIED,
+    device: o.Device = "auto",
+    steps: o.Steps = 24,
+    mp3: o.Mp3 = False,
+    mp3_bitrate: o.Bitrate = None,
+    flac: o.Flac = False,
+    int16: o.Int16 = False,
+    int24: o.Int24 = False,
+    float32: o.Float32 = False,
+    skip_existing: o.SkipExisting = False,
+    overwrite: o.Overwrite = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Make stems for what was played.
+
+    What was given is kept bit for bit. Output: accompanied/band/NAME, with take-1, take-2, ... for several candidates.
+    """
+    from stemwise.batch import Item, Outcome
+    from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
+    from stemwise.commands.separate import tell
+    from stemwise.model import known_names, load
+    from stemwise.outputs import Made
+
+    how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
+    voice = Voice(quiet, verbose, as_json)
+    loaded = load(model, device)
+    wanted = known_names(o.names(want), loaded.stems, f"the model {loaded.name} has")
+    played, source = heard(given, loaded, wanted)
+    wanted = wanted or tuple(stem for stem in loaded.stems if stem not in played)
+    place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
+    base = name or (source.resolve().name if source.is_dir() else source.stem)
+
+    def take(number: int) -> Outcome:
+        track = base if candidates == 1 else f"{base}/take-{number + 1}"
+        parameters = {"want": list(wanted), "given": list(played), "steps": steps}
+        made = Made("accompany", loaded.name, played, seed + number, parameters)
+
+        def make(folder: Path) -> tuple[Files, dict[str, object]]:
+            with voice.progress(track) as progress:
+                audio = loaded.accompany(played, wanted, seed=seed + number, steps=steps, progress=progress)
+            return put_audio(folder, audio, how)
+
+        return produce(Item(source, track), place, made, make)
+
+    outcomes = []
+    for number in range(candidates):
+        outcomes.append(take(number))
+        tell(voice, outcomes[-1])
+    raise typer.Exit(conclude(voice, "accompany", outcomes))
+
+
+def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict[str, Path], Path]:
+    """Files by stem, and the input that names the output. A folder's stems that are wanted anew are not heard.
+
+    Raises QueryError for an unknown stem, one given twice, or an argument that is neither STEM=FILE nor a folder.
+    """
+    from stemwise.errors import QueryError
+    from stemwise.model import known_names
+    from stemwise.outputs import read_folder, stem_slots
+
+    played: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if Path(text).is_dir():
+            found = stem_slots(read_folder(Path(text), model.stems))
+            new = {stem: path for stem, path in found.items() if stem in model.stems and stem not in wanted}
+        elif equals:
+            known_names([name], model.stems, f"the model {model.name} has")
+            new = {name: Path(file)}
+        else:
+            raise QueryError(
+                f"{text}: neither STEM=FILE nor a folder of stems; say which stem it is, for example "
+                f"{model.stems[0]}={text}"
+            )
+        twice = sorted(set(new) & set(played))
+        if twice:
+            raise QueryError(f"{', '.join(twice)} is given twice; give every stem once")
+        played |= new
+    if not played:
+        raise QueryError("nothing is left to accompany: every stem that was given is wanted anew")
+    if set(played) >= set(model.stems):
+        raise QueryError("every stem was given; say with --want which ones to make anew")
+    first = Path(given[0])
+    return played, first if first.is_dir() else next(iter(played.values()))

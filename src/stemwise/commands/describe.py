@@ -1,0 +1,133 @@
+"""`stemwise info` and `stemwise doctor`: what a model is, what this machine has."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stemwise import __version__
+from stemwise.commands import options as o
+from stemwise.commands.console import Voice
+
+_PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "typer", "rich", "pydantic")
+_EXTRAS = {"train": ("lightning", "tensorboard"), "midi": ("symusic",), "eval": ("scipy", "torchmetrics"),
+           "latents": ("diffusers", "transformers"), "av": ("av",)}  # fmt: skip
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="A bundled model's name, or a model folder.")] = "band",
+    as_json: o.Json = False,
+) -> None:
+    """Say what a model is and what it was measured to do."""
+    from stemwise.model import load
+
+    loaded = load(model, "cpu")
+    card = loaded.folder / "README.md"
+    facts: dict[str, Any] = {
+        "name": loaded.name,
+        "stems": list(loaded.stems),
+        "rate_hz": loaded.rate,
+        "band_hz": loaded.rate // 2,
+        "window_seconds": round(loaded.window / loaded.rate, 3),
+        "channels": loaded.channels,
+        "parameters": loaded.parameters,
+        "size_mb": round(sum(file.stat().st_size for file in loaded.folder.iterdir()) / 1e6, 1),
+        **{key: value for key, value in loaded.card.items()},
+        "model_card": card.name if card.is_file() else None,
+    }
+    voice = Voice(as_json=as_json)
+    for line in _lines(facts):
+        voice.say(line)
+    if card.is_file():
+        voice.say("\n" + card.read_text(encoding="utf-8").strip())
+    voice.hand_over({"format": 1, **facts})
+
+
+def doctor(as_json: o.Json = False) -> None:
+    """Say what is installed and what this machine has."""
+    import soundfile
+    import torch
+
+    from stemwise.model import models, pick_device
+
+    disk = shutil.disk_usage(Path.cwd())
+    device = pick_device("auto")
+    facts: dict[str, Any] = {
+        "stemwise": __version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "libsndfile": soundfile.__libsndfile_version__,
+        "device": device,
+        "devices": [name for name, there in (("cuda", torch.cuda.is_available()), ("mps", _mps())) if there] + ["cpu"],
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        "memory_free_gb": _free_memory(),
+        "disk_free_gb": round(disk.free / 1e9, 1),
+        "models": models(),
+        "fonts": {use: _fonts(use) for use in ("train", "validation", "test")},
+        "extras": {extra: all(_version(name) for name in names) for extra, names in _EXTRAS.items()},
+    }
+    facts["try"] = f"stemwise separate YOUR_SONG -d {device}" + (" --evaluations 2" if device == "cuda" else "")
+    voice = Voice(as_json=as_json)
+    for line in _lines(facts):
+        voice.say(line)
+    missing = [extra for extra, there in facts["extras"].items() if not there]
+    if missing:
+        voice.say(f"extras that are not installed: pip install 'stemwise[{','.join(missing)}]'")
+    voice.hand_over({"format": 1, **facts})
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    width = max(len(name) for name in facts)
+    return [f"{name.replace('_', ' '):<{width}}  {_plain(value)}" for name, value in facts.items() if value is not None]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_plain(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value) if value is not None else "not installed"
+
+
+def _version(name: str) -> str | None:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _fonts(use: str) -> list[str]:
+    """Installed fonts by name; nothing is rendered with them."""
+    from stemwise.errors import SongError
+    from stemwise.songs.synthetic.fonts import fonts
+
+    try:
+        return [font.name for font in fonts(use)]  # type: ignore[arg-type]
+    except SongError:
+        return []
+
+
+def _mps() -> bool:
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+def _free_memory() -> float | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            available = next(line for line in file if line.startswith("MemAvailable"))
+        return round(int(available.split()[1]) / 1e6, 1)
+    except (OSError, StopIteration):
+        return None

@@ -1,0 +1,103 @@
+"""`stemwise edit`: change one instrument inside a mix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stemwise.commands import options as o
+from stemwise.commands.console import Voice
+
+
+def edit(
+    inputs: o.Inputs,
+    remove: Annotated[str | None, typer.Option("--remove", help="Take these out.", show_default=False)] = None,
+    extract: Annotated[str | None, typer.Option("--extract", help="Keep only these.", show_default=False)] = None,
+    replace: Annotated[str | None, typer.Option("--replace", help="Make these anew.", show_default=False)] = None,
+    span: Annotated[
+        str | None,
+        typer.Option(
+            "--span",
+            help="START:END in seconds, or M:SS-M:SS: change nothing outside. Alone: all anew.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: o.Seed = 0,
+    model: o.ModelName = "band",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/SONG-EDIT.")] = o.EDITED,
+    device: o.Device = "auto",
+    steps: o.Steps = 24,
+    evaluations: o.Evaluations = 1,
+    filename: o.Template = "{track}/{stem}.{ext}",
+    mp3: o.Mp3 = False,
+    mp3_bitrate: o.Bitrate = None,
+    flac: o.Flac = False,
+    int16: o.Int16 = False,
+    int24: o.Int24 = False,
+    float32: o.Float32 = False,
+    skip_existing: o.SkipExisting = False,
+    overwrite: o.Overwrite = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Remove, extract or replace stems.
+
+    In the whole song, or in a span. Output: edited/band/SONG-remove-drums/{...,mix}.wav and manifest.json.
+    """
+    from stemwise.batch import Item, Outcome, find, work_through
+    from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
+    from stemwise.commands.separate import tell
+    from stemwise.errors import QueryError
+    from stemwise.model import known_names, load
+    from stemwise.outputs import MIX, Made, load_stems, read_folder
+
+    how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
+    voice = Voice(quiet, verbose, as_json)
+    seconds = o.span_of(span)
+    asked = {"remove": o.names(remove), "extract": o.names(extract), "replace": o.names(replace)}
+    verbs = [verb for verb, names in asked.items() if names]
+    if len(verbs) > 1:
+        raise QueryError(f"{' and '.join('--' + verb for verb in verbs)} contradict each other; edit in two commands")
+    if not verbs and seconds is None:
+        raise QueryError("nothing to edit; give --remove, --extract or --replace with stems, or --span START:END")
+    loaded = load(model, device)
+    for names in asked.values():
+        known_names(names, loaded.stems, f"the model {loaded.name} has")
+    place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
+    parameters: dict[str, Any] = {verb: list(names) for verb, names in asked.items() if names}
+    parameters |= {"span": list(seconds) if seconds else None, "steps": steps, "evaluations": evaluations}
+    label = _label(asked, seconds)
+
+    def work(item: Item) -> Outcome:
+        made = Made("edit", loaded.name, {MIX: item.source}, seed, parameters)
+
+        def make(folder: Path) -> tuple[Files, dict[str, object]]:
+            found = read_folder(item.source, loaded.stems) if item.source.is_dir() else None
+            source = item.source if found is None else load_stems(found) if found.stems else found.mix or item.source
+            with voice.progress(item.track) as progress:
+                audio = loaded.edit(
+                    source,
+                    remove=asked["remove"],
+                    extract=asked["extract"],
+                    replace=asked["replace"],
+                    span=seconds,
+                    seed=seed,
+                    steps=steps,
+                    evaluations=evaluations,
+                    progress=progress,
+                )
+            return put_audio(folder, audio, how)
+
+        return produce(Item(item.source, f"{item.track}-{label}"), place, made, make)
+
+    outcomes = work_through(find(inputs, loaded.stems), work, lambda outcome: tell(voice, outcome))
+    raise typer.Exit(conclude(voice, "edit", outcomes))
+
+
+def _label(asked: dict[str, tuple[str, ...]], span: tuple[float, float] | None) -> str:
+    """ "remove-drums", "replace-guitar-10-20", "span-10-20": edits of one song stand side by side."""
+    words = [word for verb, names in asked.items() if names for word in (verb, *names)] or ["span"]
+    return "-".join([*words, *(f"{t:g}" for t in span or ())])

@@ -1,0 +1,72 @@
+"""`stemwise generate`: new stems that belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stemwise.commands import options as o
+from stemwise.commands.console import Voice
+
+
+def generate(
+    seconds: Annotated[float, typer.Option("--seconds", help="How long.")] = 20.0,
+    seed: o.Seed = 0,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many pieces: seeds SEED, SEED + 1, ...")] = 1,
+    stems: Annotated[
+        str | None, typer.Option("--stems", help="Only these, e.g. bass,drums.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the piece (seed-SEED).", show_default=False)
+    ] = None,
+    model: o.ModelName = "band",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/NAME.")] = o.GENERATED,
+    device: o.Device = "auto",
+    steps: o.Steps = 24,
+    mp3: o.Mp3 = False,
+    mp3_bitrate: o.Bitrate = None,
+    flac: o.Flac = False,
+    int16: o.Int16 = False,
+    int24: o.Int24 = False,
+    float32: o.Float32 = False,
+    skip_existing: o.SkipExisting = False,
+    overwrite: o.Overwrite = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Generate stems that belong together, and their mix.
+
+    Output: generated/band/seed-7/{bass,...,mix}.wav and manifest.json.
+    """
+    from stemwise.batch import Item, Outcome
+    from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
+    from stemwise.commands.separate import tell
+    from stemwise.model import known_names, load
+    from stemwise.outputs import Made
+
+    how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
+    voice = Voice(quiet, verbose, as_json)
+    loaded = load(model, device)
+    wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
+    place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
+
+    def piece(number: int) -> Outcome:
+        track = name or f"seed-{number}"
+        made = Made("generate", loaded.name, {}, number, {"seconds": seconds, "steps": steps, "stems": list(wanted)})
+
+        def make(folder: Path) -> tuple[Files, dict[str, object]]:
+            with voice.progress(track) as progress:
+                audio = loaded.generate(seconds, stems=wanted, seed=number, steps=steps, progress=progress)
+            return put_audio(folder, audio, how)
+
+        track = f"{track}-{number}" if name and count > 1 else track
+        return produce(Item(Path(f"seed {number}"), track), place, made, make)
+
+    outcomes = []
+    for number in range(seed, seed + count):
+        outcomes.append(piece(number))
+        tell(voice, outcomes[-1])
+    raise typer.Exit(conclude(voice, "generate", outcomes))

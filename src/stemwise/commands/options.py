@@ -1,0 +1,87 @@
+"""Options that several verbs share; demucs' short flags where the meaning is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemwise.errors import QueryError
+
+if TYPE_CHECKING:
+    from stemwise.audio_io import Encoding
+
+Inputs = Annotated[list[str], typer.Argument(help="Files, folders of files, folders of stems, or glob patterns.")]
+ModelName = Annotated[str, typer.Option("-n", "--model", help="A bundled model's name, or a model folder.")]
+LongModelName = Annotated[str, typer.Option("--model", help="A bundled model's name, or a model folder.")]
+Device = Annotated[str, typer.Option("-d", "--device", help="auto, cpu, cuda or mps.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result on the same machine.")]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps: more is slower and often better.")]
+Evaluations = Annotated[int, typer.Option("--evaluations", min=1, help="Network evaluations a window when separating.")]
+Template = Annotated[
+    str,
+    typer.Option("--filename", help="Below OUT/MODEL: folders with {track}, then a name with {stem} and {ext}."),
+]
+Mp3 = Annotated[bool, typer.Option("--mp3", help="Write MP3 files.")]
+Bitrate = Annotated[int | None, typer.Option("--mp3-bitrate", help="kbit/s of MP3 files (320).", show_default=False)]
+Flac = Annotated[bool, typer.Option("--flac", help="Write FLAC files (24 bits, or --int16).")]
+Int16 = Annotated[bool, typer.Option("--int16", help="Write 16-bit integers.")]
+Int24 = Annotated[bool, typer.Option("--int24", help="Write 24-bit integers.")]
+Float32 = Annotated[bool, typer.Option("--float32", help="Write 32-bit float WAV files (the default).")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave what the same command made before.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace output that exists, once the new one is complete.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; tracebacks of unexpected errors.")]
+
+#: Default output folders.
+SEPARATED, GENERATED, ACCOMPANIED, EDITED = (Path(n) for n in ("separated", "generated", "accompanied", "edited"))
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """ "bass, drums" -> ("bass", "drums"); None or blanks -> ()."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def encoding_of(mp3: bool, bitrate: int | None, flac: bool, int16: bool, int24: bool, float32: bool) -> Encoding:
+    """The encoding that the flags name together. Raises QueryError where they contradict each other."""
+    from stemwise.audio_io import encoding
+    from stemwise.errors import AudioFileError
+
+    if mp3 and flac:
+        raise QueryError("--mp3 and --flac exclude each other; choose one")
+    depths = [bits for bits, wanted in ((16, int16), (24, int24), (32, float32)) if wanted]
+    if len(depths) > 1:
+        raise QueryError("--int16, --int24 and --float32 exclude each other; choose one")
+    extension = "mp3" if mp3 else "flac" if flac else "wav"
+    try:
+        return encoding(extension, depths[0] if depths else None, bitrate)
+    except AudioFileError as error:
+        raise QueryError(str(error)) from error
+
+
+def span_of(text: str | None) -> tuple[float, float] | None:
+    """ "10:20" or "1:05-1:20" -> seconds. Raises QueryError."""
+    if text is None:
+        return None
+    start, dash, end = text.partition("-")
+    if not dash:
+        start, _, end = text.partition(":")
+    try:
+        first, last = _seconds(start), _seconds(end)
+    except ValueError as error:
+        raise QueryError(f"--span {text!r} is not a span; give START:END in seconds, or M:SS-M:SS") from error
+    if not 0 <= first < last:
+        raise QueryError(f"--span {text!r} is empty; the start must come before the end")
+    return first, last
+
+
+def _seconds(text: str) -> float:
+    minutes, colon, seconds = text.strip().rpartition(":")
+    value = (float(minutes) * 60 if colon else 0.0) + float(seconds)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value

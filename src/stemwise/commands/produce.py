@@ -1,0 +1,141 @@
+"""What every verb that makes audio has in common: where output goes, and that it appears only when complete."""
+
+from __future__ import annotations
+
+import string
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stemwise.audio_io import Encoding, Existing, output_folder
+from stemwise.batch import Item, Outcome
+from stemwise.commands.console import Code, Voice, complain
+from stemwise.errors import AudioFileError, QueryError
+from stemwise.model import Model
+from stemwise.outputs import MANIFEST, MIX, Made, describe_input, finish, read_manifest, write_stems
+from stemwise.stems import Audio
+
+Files = Mapping[str, Path]
+Make = Callable[[Path], tuple[Files, Mapping[str, Any]]]
+"""Fill a folder: returns its files by stem name (and "mix"), and figures for the manifest."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the output of one model goes, and what to do where something is already."""
+
+    root: Path
+    model: str
+    template: str
+    how: Encoding
+    existing: Existing = Existing.REFUSE
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        fields = {name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None}
+        folder, _, name = self.template.rpartition("/")
+        unknown = sorted(fields - {"track", "stem", "ext", "model"})
+        if unknown:
+            raise QueryError(f"--filename has an unknown field {{{unknown[0]}}}; allowed: track, stem, ext, model")
+        if "{track}" not in folder or "{stem}" in folder or "{stem}" not in name:
+            raise QueryError(
+                f"--filename {self.template!r}: every song needs a folder of its own, with {{track}} in it, and every "
+                "stem a name with {stem}, for example '{track}/{stem}.{ext}'"
+            )
+        if self.template.startswith("/") or ".." in Path(self.template).parts:
+            raise QueryError(f"--filename {self.template!r} leads out of the output folder; choose that with -o")
+
+    def folder(self, track: str) -> Path:
+        """The output folder of a track, which may have sub-folders."""
+        inner = self.template.rpartition("/")[0].format(track=track, model=self.model, ext=self.how.extension)
+        return self.root / self.model / inner
+
+    def file(self, track: str, stem: str) -> str:
+        """The file name of a stem in that folder."""
+        name = self.template.rpartition("/")[2]
+        return name.format(track=Path(track).name, stem=stem, ext=self.how.extension, model=self.model)
+
+
+def place_of(root: Path, model: Model, template: str, how: Encoding, *, skip_existing: bool, overwrite: bool) -> Place:
+    """A `Place` from the options. Raises QueryError where they contradict each other."""
+    if skip_existing and overwrite:
+        raise QueryError("--skip-existing and --overwrite exclude each other; choose one")
+    return Place(root, model.name, template, how, Existing.OVERWRITE if overwrite else Existing.REFUSE, skip_existing)
+
+
+def produce(item: Item, place: Place, made: Made, make: Make) -> Outcome:
+    """Run `make` into a hidden folder, add the manifest, put it in place; or skip what the same command made before."""
+    target = place.folder(item.track)
+    made = replace(made, parameters={**made.parameters, "encoding": f"{place.how.extension} {place.how.subtype}"})
+    if place.skip and target.exists():
+        return _skipped(item, target, made)
+    with output_folder(target, place.existing) as partial:
+        started = time.monotonic()
+        files, facts = make(partial)
+        elapsed = time.monotonic() - started
+        renamed = {stem: _rename(file, partial / place.file(item.track, stem)) for stem, file in files.items()}
+        done = replace(made, facts={**facts, "elapsed_seconds": round(elapsed, 3)})
+        manifest = finish(partial, done, renamed, place.how)
+    return Outcome(item, "done", target, manifest=manifest)
+
+
+def put_audio(folder: Path, audio: Audio, how: Encoding) -> tuple[Files, dict[str, Any]]:
+    """Write stems and their mix; the figures say whether a common gain was needed."""
+    extra = {MIX: audio.mix()[0].detach().cpu().numpy()}
+    written = write_stems(folder, audio, how, extra)
+    return written.paths, {"gain_db": round(written.gain_db, 4)}
+
+
+def conclude(voice: Voice, verb: str, outcomes: Sequence[Outcome]) -> Code:
+    """Print the summary, or the JSON document, and give the exit code."""
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    code = Code.FAILED if failed else Code.OK
+    if len(outcomes) > 1:
+        counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
+        voice.say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
+        if failed:
+            complain(f"{len(failed)} of {len(outcomes)} inputs failed: {', '.join(str(o.item.source) for o in failed)}")
+    voice.hand_over(
+        {"format": 1, "verb": verb, "exit_code": int(code), "outcomes": [_plain(outcome) for outcome in outcomes]}
+    )
+    return code
+
+
+def _skipped(item: Item, target: Path, made: Made) -> Outcome:
+    """Skip a complete folder of the same command; anything else is not ours to pass over in silence."""
+    manifest = read_manifest(target) if target.is_dir() else None
+    if manifest is None:
+        raise AudioFileError(f"{target}: something without a {MANIFEST} is there. Use --overwrite, or another -o.")
+    inputs = {part: describe_input(path)["sha256"] for part, path in made.inputs.items()}
+    now = (made.verb, made.model, inputs, made.seed, dict(made.parameters))
+    found = manifest.get("inputs", {})
+    before = (
+        manifest.get("verb"),
+        manifest.get("model"),
+        {part: facts.get("sha256") for part, facts in found.items()},
+        manifest.get("seed"),
+        manifest.get("parameters"),
+    )
+    if now != before:
+        differs = [what for what, a, b in zip(("verb", "model", "input", "seed", "options"), now, before) if a != b]
+        raise AudioFileError(
+            f"{target}: holds the result of another command: {', '.join(differs)} differ. "
+            "Use --overwrite, or another -o."
+        )
+    return Outcome(item, "skipped", target, manifest=manifest)
+
+
+def _rename(file: Path, target: Path) -> Path:
+    return file if file == target else file.rename(target)
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "input": str(outcome.item.source),
+        "status": outcome.status,
+        "folder": str(outcome.folder) if outcome.folder is not None else None,
+        "message": outcome.message,
+        "manifest": dict(outcome.manifest) or None,
+    }

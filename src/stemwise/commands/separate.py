@@ -1,0 +1,155 @@
+"""`stemwise separate`: the stems of songs, which sum to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stemwise.commands import options as o
+from stemwise.commands.console import Voice, complain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stemwise.batch import Item, Outcome
+    from stemwise.commands.produce import Files, Place
+    from stemwise.longform import Report
+    from stemwise.model import Model
+
+
+def separate(
+    inputs: o.Inputs,
+    model: o.ModelName = "band",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/SONG.")] = o.SEPARATED,
+    device: o.Device = "auto",
+    stems: Annotated[
+        str | None, typer.Option("--stems", help="Only these, e.g. bass,drums.", show_default=False)
+    ] = None,
+    two_stems: Annotated[
+        str | None, typer.Option("--two-stems", help="NAME and no_NAME, the sum of the others.", show_default=False)
+    ] = None,
+    filename: o.Template = "{track}/{stem}.{ext}",
+    mp3: o.Mp3 = False,
+    mp3_bitrate: o.Bitrate = None,
+    flac: o.Flac = False,
+    int16: o.Int16 = False,
+    int24: o.Int24 = False,
+    float32: o.Float32 = False,
+    evaluations: o.Evaluations = 1,
+    skip_existing: o.SkipExisting = False,
+    overwrite: o.Overwrite = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Separate songs into stems that sum to them.
+
+    Output: separated/band/SONG/{bass,drums,guitar,piano,other}.wav and manifest.json.
+    """
+    from stemwise.batch import find, work_through
+    from stemwise.commands.produce import conclude, place_of
+    from stemwise.errors import QueryError
+    from stemwise.model import known_names, load
+
+    how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
+    voice = Voice(quiet, verbose, as_json)
+    if stems is not None and two_stems is not None:
+        raise QueryError("--stems and --two-stems exclude each other; choose one")
+    loaded = load(model, device)
+    owner = f"the model {loaded.name} has"
+    wanted = known_names(o.names(stems), loaded.stems, owner) or loaded.stems
+    one = known_names([two_stems] if two_stems is not None else [], loaded.stems, owner)
+    place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
+    voice.detail(
+        f"model {loaded.name} on {loaded.device}, {loaded.rate} Hz, {loaded.window / loaded.rate:.1f} s windows"
+    )
+    job = _Job(loaded, place, wanted, one[0] if one else None, evaluations, voice)
+    outcomes = work_through(find(inputs, loaded.stems), job.work, lambda outcome: tell(voice, outcome))
+    raise typer.Exit(conclude(voice, "separate", outcomes))
+
+
+class _Job:
+    """What is done to each song."""
+
+    def __init__(
+        self, model: Model, place: Place, wanted: tuple[str, ...], one: str | None, evaluations: int, voice: Voice
+    ) -> None:
+        self.model, self.place, self.wanted, self.one = model, place, wanted, one
+        self.evaluations, self.voice = evaluations, voice
+
+    def work(self, item: Item) -> Outcome:
+        from stemwise.commands.produce import produce
+        from stemwise.outputs import MIX, Made
+
+        parameters: dict[str, Any] = {"evaluations": self.evaluations, "stems": list(self.wanted)}
+        if self.one is not None:
+            parameters |= {"stems": [self.one, f"no_{self.one}"]}
+        made = Made("separate", self.model.name, {MIX: item.source}, 0, parameters)
+        return produce(item, self.place, made, lambda folder: self._make(item, folder))
+
+    def _make(self, item: Item, folder: Path) -> tuple[Files, Mapping[str, Any]]:
+        from stemwise.audio_io import FLOAT_WAV
+        from stemwise.outputs import put_mixture, read_folder, write_sums
+
+        how = self.place.how
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        source = item.source
+        if source.is_dir():
+            source = put_mixture(read_folder(source, self.model.stems), scratch / "mixture.wav")
+        direct = self.one is None
+        with self.voice.progress(item.track) as progress:
+            report = self.model.separate_file(
+                source,
+                folder if direct else scratch,
+                encoding=how if direct else FLOAT_WAV,
+                evaluations=self.evaluations,
+                progress=progress,
+            )
+        gain = report.gain_db
+        if self.one is None:
+            files = {name: folder / f"{name}.{how.extension}" for name in self.model.stems}
+            for name in set(files) - set(self.wanted):
+                files[name].unlink()
+            files = {name: files[name] for name in self.wanted}
+        else:
+            raw = {name: scratch / f"{name}.wav" for name in self.model.stems}
+            rest = [file for name, file in raw.items() if name != self.one]
+            written = write_sums(folder, {self.one: [raw[self.one]], f"no_{self.one}": rest}, how)
+            files, gain = written.paths, written.gain_db
+        for file in scratch.iterdir():
+            file.unlink()
+        scratch.rmdir()
+        return files, _facts(report, gain)
+
+
+def _facts(report: Report, gain: float) -> dict[str, Any]:
+    return {
+        "null_test_dbfs": round(report.null_dbfs, 2),
+        "unassigned_energy_share": round(report.unassigned_share, 6),
+        "gain_db": round(gain, 4),
+    }
+
+
+def tell(voice: Voice, outcome: Outcome) -> None:
+    """One song's result for a person."""
+    source = outcome.item.source
+    if outcome.status == "failed":
+        complain(str(outcome.message))
+    elif outcome.status == "skipped":
+        voice.say(f"{source}: skipped, {outcome.folder} is complete")
+    else:
+        facts = outcome.manifest
+        voice.say(f"{source} -> {outcome.folder} ({', '.join(facts['stems'])})")
+        figures = []
+        if "null_test_dbfs" in facts:
+            figures.append(f"null test {facts['null_test_dbfs']:.1f} dBFS")
+            figures.append(f"{facts['unassigned_energy_share']:.1%} of the energy not assigned by the model itself")
+        if facts.get("gain_db"):
+            figures.append(f"common gain {facts['gain_db']:.2f} dB")
+        elapsed = facts["elapsed_seconds"]
+        speed = facts["seconds"] / max(elapsed, 1e-9)
+        figures.append(f"{facts['seconds']:.1f} s of audio in {elapsed:.1f} s ({speed:.1f} times real time)")
+        voice.say("  " + "; ".join(figures))
