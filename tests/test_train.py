@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import trainable_toy
 
+import trainable_toy
 from stemwise import checkpoint, runs
 from stemwise.errors import ModelError, RecipeError, SongError, TrainingError
 from stemwise.optimization import Ema, learning_rate
@@ -38,16 +40,21 @@ def reference(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """State of an uninterrupted run, made in a process of its own like the killed ones."""
     folder = tmp_path_factory.mktemp("reference")
     recipe = trainable_toy.write_recipe(folder / "toy.yaml", songs, folder / "run")
-    assert _program(recipe).returncode == 0
+    assert _exit_code(recipe) == 0
     state = runs.newest_state(folder / "run")
     assert state is not None and state["step"] == 24
     return state
 
 
-def _program(recipe: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(TOY), str(recipe), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+def _exit_code(*arguments: str | Path) -> int:
+    """Exit code of a new process that trains the toy; the processes are forks of one that has done the slow imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainable_toy", "lightning.fabric", "torch.utils.tensorboard"])
+    process = context.Process(target=trainable_toy.program, args=([str(entry) for entry in arguments],))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None, "hangs"
+    return process.exitcode
 
 
 def _assert_same(found: object, expected: object, place: str = "state") -> None:
@@ -65,7 +72,6 @@ def _assert_same(found: object, expected: object, place: str = "state") -> None:
         assert found == expected, place
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill", "left"),
     [
@@ -78,11 +84,10 @@ def test_killed_run_resumes_to_the_same_bits(
     songs: Path, reference: dict[str, object], tmp_path: Path, kill: str, left: list[int]
 ) -> None:
     recipe, run = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run"), tmp_path / "run"
-    assert _program(recipe, kill).returncode == -signal.SIGKILL
+    assert _exit_code(recipe, kill) == -signal.SIGKILL
     assert [int(file.stem.split("-")[1]) for file in runs.checkpoints(run)] == left
     assert bool(list(run.glob("checkpoints/.*.tmp"))) == kill.startswith("kill-write")
-    resumed = _program(recipe)
-    assert resumed.returncode == 0, resumed.stderr
+    assert _exit_code(recipe) == 0
     _assert_same(runs.newest_state(run), reference)
     assert not list(run.glob("**/.*.tmp"))
     steps = [int(row["step"]) for row in csv.DictReader((run / "metrics.csv").open()) if row["name"] == "train/loss"]
@@ -97,7 +102,8 @@ def test_learns_logs_and_keeps_the_best(songs: Path, tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     validation = [float(row["value"]) for row in rows if row["name"] == "validation/loss"]
     assert len(validation) == 4 and validation[-1] < validation[0]
-    assert {row["name"] for row in rows} >= {"train/loss", "train/level", "train/gradient_norm", "lr", "validation/level"}
+    logged = {"train/loss", "train/level", "train/gradient_norm", "lr", "validation/loss", "validation/level"}
+    assert {row["name"] for row in rows} >= logged
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     assert outcome.best is not None and math.isclose(outcome.best, min(validation), rel_tol=1e-5)
     assert checkpoint.read_info(tmp_path / "run" / "best").metadata["validation_loss"] == outcome.best
@@ -151,9 +157,7 @@ def test_infinite_loss_names_the_step_and_keeps_the_checkpoint(songs: Path, tmp_
     assert [file.name for file in runs.checkpoints(tmp_path / "run")] == ["step-000000008.ckpt"]
 
 
-def test_interrupt_leaves_a_checkpoint_to_go_on_from(
-    songs: Path, reference: dict[str, object], tmp_path: Path
-) -> None:
+def test_interrupt_leaves_a_checkpoint_to_go_on_from(songs: Path, reference: dict[str, object], tmp_path: Path) -> None:
     recipe = load_recipe(trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run"))
 
     def interrupt(progress: Progress) -> None:
@@ -190,7 +194,7 @@ def test_bad_requests_are_named(songs: Path, tmp_path: Path) -> None:
     path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run")
     with pytest.raises(RecipeError, match="allowed: auto, ddp"):
         train(load_recipe(path), strategy="fsdp")
-    with pytest.raises(SongError, match="no such|does not exist"):
+    with pytest.raises(SongError, match="does not exist"):
         train(load_recipe(path, ["data.train=nowhere"]))
 
 
@@ -207,22 +211,25 @@ def test_averages_and_schedule() -> None:
     optim = OptimSection(lr=1.0, warmup=10, decay="cosine", final=0.1)
     rates = [learning_rate(optim, step, 110) for step in range(110)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:]))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
     assert abs(rates[-1] - 0.1) < 1e-3
     assert learning_rate(OptimSection(lr=1.0, warmup=10, decay="rsqrt"), 39, 100) == 0.5
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(songs: Path, tmp_path: Path) -> None:
-    recipe = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run", steps=8)
-    finished = _program(recipe, "devices=2")
-    assert finished.returncode == 0, finished.stderr
-    together = runs.newest_state(tmp_path / "run")
-    assert together is not None and together["step"] == 8
-    assert "2 process(es)" in finished.stdout
-    again = trainable_toy.write_recipe(tmp_path / "again.yaml", songs, tmp_path / "again", steps=8)
-    assert _program(again, "devices=2", "train.steps=4", "train.checkpoint_every=4", "optim.decay=constant").returncode == 0
-    assert runs.newest_state(tmp_path / "again")["step"] == 4  # type: ignore[index]
+def test_two_processes_do_what_one_does_with_twice_the_batch(songs: Path, tmp_path: Path) -> None:
+    plain = ["model.config.noise=0", "model.config.dropout=0", "train.steps=6", "train.validate_every=6"]
+    recipe = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "two")
+    command = [sys.executable, str(TOY), str(recipe), "devices=2", *plain]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
+    assert two.returncode == 0, two.stderr
+    assert "2 process(es)" in two.stdout
+    assert _exit_code(recipe, *plain, "train.batch=4", f"run={tmp_path / 'one'}") == 0
+    together, alone = runs.newest_state(tmp_path / "two"), runs.newest_state(tmp_path / "one")
+    assert together is not None and alone is not None and together["step"] == alone["step"] == 6
+    for name, weight in alone["ema"].items():
+        torch.testing.assert_close(together["ema"][name], weight, atol=1e-5, rtol=1e-4)
 
 
 def test_the_band_trains_from_its_tiny_recipe(tmp_path: Path) -> None:

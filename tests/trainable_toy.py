@@ -1,4 +1,4 @@
-"""A network of a few hundred weights that fulfils the training contract, and songs for it; also a program that trains it."""
+"""A network of a few hundred weights that fulfils the training contract, songs for it, a program that trains it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stemwise import checkpoint
+from stemwise.train import Progress
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class ToyConfig:
     rate: int = 8000
     window: int = 256
     explode_at: int = -1
+    noise: float = 1.0
+    dropout: float = 0.2
     inner: Inner = field(default_factory=Inner)
 
     def __post_init__(self) -> None:
@@ -43,7 +47,7 @@ class Toy(nn.Module):
         self.config = config
         channels, width = 2 * len(config.stems), config.inner.width
         self.first = nn.Conv1d(channels, width, 5, padding=2)
-        self.drop = nn.Dropout(0.2)
+        self.drop = nn.Dropout(config.dropout)
         self.second = nn.Conv1d(width, channels, 5, padding=2)
         self.register_buffer("calls", torch.zeros(()))
 
@@ -52,7 +56,7 @@ class Toy(nn.Module):
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         clean = batch.flatten(1, 2)
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
-        estimate = self.second(torch.relu(self.drop(self.first(clean + noise))))
+        estimate = self.second(torch.relu(self.drop(self.first(clean + self.config.noise * noise))))
         if self.training:
             self.calls += 1
         error = (estimate - clean).square().mean()
@@ -61,6 +65,8 @@ class Toy(nn.Module):
         return {"loss": error, "level": clean.abs().mean()}
 
 
+#: Arguments of `program` that are not overrides of the recipe.
+OWN = ("kill-step", "kill-write", "devices")
 ENTRY = ("trainable_toy", "Toy", "ToyConfig")
 
 
@@ -94,8 +100,8 @@ def write_recipe(file: Path, songs: Path, run: Path, valid: bool = True, **train
     return file
 
 
-def _kill_at_step(number: int):  # noqa: ANN202
-    def watch(progress) -> None:  # noqa: ANN001
+def _kill_at_step(number: int) -> Callable[[Progress], None]:
+    def watch(progress: Progress) -> None:
         if progress.step == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -118,34 +124,27 @@ def _kill_in_write(number: int) -> None:
     os.fsync = kill
 
 
-def main() -> None:
-    """trainable_toy.py RECIPE [kill-step=N | kill-write=N | signal-step=N | devices=N] [dotted overrides]."""
+def program(arguments: Sequence[str]) -> None:
+    """RECIPE [kill-step=N | kill-write=N | devices=N] [dotted overrides ...]: train the toy in this process."""
     from stemwise.recipe import load_recipe
     from stemwise.train import train
 
     torch.set_num_threads(1)
     checkpoint.TYPES["toy"] = ENTRY
-    own = ("kill-step", "kill-write", "signal-step", "devices")
-    asked = dict(entry.split("=") for entry in sys.argv[2:] if entry.split("=")[0] in own)
-    overrides = [entry for entry in sys.argv[2:] if entry.split("=")[0] not in own]
-    watch = None
-    if "kill-step" in asked:
-        watch = _kill_at_step(int(asked["kill-step"]))
-    if "kill-write" in asked:
-        _kill_in_write(int(asked["kill-write"]))
-    if "signal-step" in asked:
-        watch = lambda progress: os.kill(os.getpid(), signal.SIGINT) if progress.step == int(asked["signal-step"]) else None  # noqa: E731, E501
-    devices = int(asked.get("devices", 1))
-    outcome = train(
-        load_recipe(sys.argv[1], overrides),
+    own = {key: int(number) for key, _, number in (entry.partition("=") for entry in arguments) if key in OWN}
+    overrides = [entry for entry in arguments[1:] if entry.partition("=")[0] not in OWN]
+    if "kill-write" in own:
+        _kill_in_write(own["kill-write"])
+    devices = own.get("devices", 1)
+    train(
+        load_recipe(arguments[0], overrides),
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         accelerator="cpu",
-        progress=watch,
+        progress=_kill_at_step(own.get("kill-step", -1)),
     )
-    print("outcome", outcome.step, outcome.interrupted)
 
 
 if __name__ == "__main__":
     sys.modules["trainable_toy"] = sys.modules["__main__"]
-    main()
+    program(sys.argv[1:])

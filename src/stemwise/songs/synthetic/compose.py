@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stemwise.songs.synthetic import bass, drums, guitar, harmony, other, piano
 from stemwise.songs.synthetic.piece import NOTE, STEMS, Chord, Event, Passage, Piece, Section, Track
-from stemwise.songs.synthetic.styles import STYLES, Style, pianos
+from stemwise.songs.synthetic.styles import STYLES, Style, weights
 
 #: raised whenever the same seed would give another song
 COMPOSER = 2
@@ -32,9 +32,9 @@ FORMS = (
 )
 
 
-def _weighted(rng: np.random.Generator, weights: Mapping[T, float]) -> T:
-    options = list(weights)
-    p = np.array([weights[o] for o in options], dtype=float)
+def _weighted(rng: np.random.Generator, chances: Mapping[T, float]) -> T:
+    options = list(chances)
+    p = np.array([chances[o] for o in options], dtype=float)
     return options[int(rng.choice(len(options), p=p / p.sum()))]
 
 
@@ -234,31 +234,31 @@ def _role(rng: np.random.Generator, stem: str, style: Style, kind: str, roles: d
     """How a stem plays in a section kind; often as it already does elsewhere in the song."""
     if stem == "drums":
         return "groove"
-    weights: dict[str, float] = dict(getattr(style, stem))
+    likely = dict(weights(getattr(style, stem)))
     if stem == "other" and program >= 0:  # an instrument keeps to what suits it
-        weights = {r: w for r, w in weights.items() if program in other.PROGRAMS[r]} or {"pad": 1.0}
+        likely = {r: w for r, w in likely.items() if program in other.PROGRAMS[r]} or {"pad": 1.0}
     if kind == "solo" and stem in ("guitar", "other"):
         solo = "lead" if stem == "guitar" else "tune"
-        weights[solo] = weights.get(solo, 0.5) * 3
+        likely[solo] = likely.get(solo, 0.5) * 3
     if roles and rng.random() < 0.45:
         return next(iter(roles.values()))
     if rng.random() < 0.1 and stem != "other":  # any way of playing in any style, for variety
-        weights = dict.fromkeys({"bass": bass.LINES, "guitar": guitar.LINES, "piano": piano.LINES}[stem], 1.0)
-    return _weighted(rng, weights)
+        likely = dict.fromkeys({"bass": bass.LINES, "guitar": guitar.LINES, "piano": piano.LINES}[stem], 1.0)
+    return _weighted(rng, likely)
 
 
 def _program(rng: np.random.Generator, stem: str, name: str, role: str) -> int:
     style = STYLES[name]
     if stem == "drums":
-        return _weighted(rng, style.kits)
+        return int(_weighted(rng, weights(style.kits)))
     if stem == "bass":
-        return _weighted(rng, style.basses) if rng.random() < 0.85 else int(rng.integers(32, 40))
+        return int(_weighted(rng, weights(style.basses))) if rng.random() < 0.85 else int(rng.integers(32, 40))
     if stem == "guitar":
         if role == "power" and rng.random() < 0.7:
             return int(rng.choice((29, 30, 30, 28)))
-        return _weighted(rng, style.guitars) if rng.random() < 0.8 else int(rng.integers(24, 31))
+        return int(_weighted(rng, weights(style.guitars))) if rng.random() < 0.8 else int(rng.integers(24, 31))
     if stem == "piano":
-        return _weighted(rng, pianos(name))
+        return int(_weighted(rng, weights(style.pianos)))
     return int(rng.choice(other.PROGRAMS[role]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from copy import copy
 
 import numpy as np
@@ -161,6 +160,7 @@ class Groove:
         return other
 
     def kick_beats(self) -> tuple[float, ...]:
+        """Where the kick falls in a bar, in beats."""
         return tuple(i / 4 for i, c in enumerate(self.kick) if c != ".")
 
 
@@ -182,7 +182,8 @@ def play(rng: np.random.Generator, passage: Passage, groove: Groove, fills: floa
                     continue
                 velocity = base * LEVEL[mark] * (1.0 if step % 4 == 0 else 0.92)
                 events.append((start + step / 4, 0.25, pitch, velocity))
-        if bar == 0 and rng.random() < 0.25 + 0.6 * passage.energy or (bar % 4 == 0 and rng.random() < 0.12):
+        struck = rng.random() < (0.25 + 0.6 * passage.energy if bar == 0 else 0.12)
+        if bar % 4 == 0 and struck:
             events.append(
                 (start, 1.0, int(rng.choice((CRASH, CRASH2, SPLASH, CHINA), p=(0.6, 0.28, 0.07, 0.05))), base + 8)
             )

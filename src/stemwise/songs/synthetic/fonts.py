@@ -33,7 +33,7 @@ KNOWN: dict[str, tuple[FontSet, str]] = {
 }
 #: where each set comes from, for the remedy in error messages (Debian packages)
 PACKAGES: dict[FontSet, str] = {
-    "train": "fluid-soundfont-gm, fluidr3mono-gm-soundfont, musescore-general-soundfont, avldrums.lv2-data, opl3-soundfont",
+    "train": "fluid-soundfont-gm, fluidr3mono-gm-soundfont, musescore-general-soundfont, avldrums, opl3-soundfont",
     "validation": "csound-soundfont",
     "test": "timgm6mb-soundfont",
 }
@@ -58,6 +58,7 @@ class Font:
 
     @property
     def kit_only(self) -> bool:
+        """Whether the file holds one drum kit and nothing else."""
         return len(self.presets) == 1
 
     def kit(self, program: int) -> int | None:

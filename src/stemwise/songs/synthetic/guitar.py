@@ -47,8 +47,29 @@ def _strum(
     ]
 
 
-STRUMS = ("D...D...D...D...", "D...D.U...U.D.U.", "D.D.D.D.D.D.D.D.", "D...D.U.D...D.U.", "D.DUD.DUD.DUD.DU", "D.....D.....D...",
-          "D.U.D.U.D.U.D.U.", "D...............", "D.......D.....U.", "..D...D...D...D.", "D..U..D...D..U..", "D...D.U.D.U.D.U.")  # fmt: skip
+# Sixteenths of a bar: D down, U up.
+STRUMS = (
+    "D...D...D...D...",
+    "D...D.U...U.D.U.",
+    "D.D.D.D.D.D.D.D.",
+    "D...D.U.D...D.U.",
+    "D.DUD.DUD.DUD.DU",
+    "D.....D.....D...",
+    "D.U.D.U.D.U.D.U.",
+    "D...............",
+    "D.......D.....U.",
+    "..D...D...D...D.",
+    "D..U..D...D..U..",
+    "D...D.U.D.U.D.U.",
+)
+# The order in which picked strings follow each other, 0 the lowest of the grip.
+PICKING = (
+    (0, 2, 3, 4, 3, 2, 5, 2),
+    (0, 3, 2, 4, 1, 3, 2, 5),
+    (0, 2, 3, 5, 4, 3, 2, 3),
+    (0, 1, 2, 3, 4, 5, 4, 3),
+    (0, 3, 4, 2, 1, 3, 4, 2),
+)
 
 
 def strummed(rng: np.random.Generator, passage: Passage) -> list[Event]:
@@ -109,8 +130,7 @@ def picked(rng: np.random.Generator, passage: Passage) -> list[Event]:
     """Arpeggiated picking over a grip; every string rings until the chord changes or it is struck again."""
     position = int(rng.choice((0, 0, 2, 5, 7)))
     step = float(rng.choice((0.5, 0.5, 0.25))) if passage.bpm < 120 else 0.5
-    order = [int(v) for v in rng.choice(np.array(((0, 2, 3, 4, 3, 2, 5, 2), (0, 3, 2, 4, 1, 3, 2, 5), (0, 2, 3, 5, 4, 3, 2, 3),
-                                                    (0, 1, 2, 3, 4, 5, 4, 3), (0, 3, 4, 2, 1, 3, 4, 2))))]  # fmt: skip
+    order = PICKING[int(rng.integers(len(PICKING)))]
     pinch = rng.random() < 0.3
     events: list[Event] = []
     for chord in passage.chords:

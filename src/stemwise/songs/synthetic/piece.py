@@ -28,6 +28,7 @@ class Chord:
 
     @property
     def end(self) -> float:
+        """The beat on which the next chord begins."""
         return self.start + self.length
 
     @property
@@ -57,6 +58,7 @@ class Passage:
 
     @property
     def end(self) -> float:
+        """The beat after the last bar."""
         return self.start + self.bars * self.beats
 
     @property
@@ -65,9 +67,11 @@ class Passage:
         return 1.5 if self.meter[1] == 8 else 1.0
 
     def bar_starts(self) -> list[float]:
+        """The first beat of every bar."""
         return [self.start + i * self.beats for i in range(self.bars)]
 
     def chord_at(self, beat: float) -> Chord:
+        """The chord that sounds at an absolute beat; the last one after the end."""
         for chord in self.chords:
             if chord.start - 1e-6 <= beat < chord.end - 1e-6:
                 return chord

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stemwise.errors import SongError
 from stemwise.songs.synthetic import effects, synth
 from stemwise.songs.synthetic.fonts import Font
-from stemwise.songs.synthetic.piece import STEMS, Piece, Track
+from stemwise.songs.synthetic.piece import NOTE, STEMS, Piece, Track
 
 Audio = NDArray[np.float32]
 
@@ -41,10 +41,12 @@ class Palette:
 
     @property
     def melodic(self) -> tuple[Font, ...]:
+        """Fonts with pitched instruments."""
         return tuple(f for f in self.fonts if not f.kit_only)
 
     @property
     def kits(self) -> tuple[Font, ...]:
+        """Fonts with a drum kit."""
         return tuple(f for f in self.fonts if f.kit_only or f.kit(0) is not None)
 
 
@@ -188,9 +190,7 @@ def _synthesizer(path: str, rate: int, quality: int) -> Any:
 @lru_cache(maxsize=4096)
 def _rings(font: Font, program: int) -> bool:
     """Whether a short note of this preset still sounds loudly half a second after its end."""
-    note = np.array(
-        [(0.0, 0.3, 52, 100)], dtype=[("start", "f8"), ("duration", "f8"), ("pitch", "i2"), ("velocity", "i2")]
-    )
+    note = np.array([(0.0, 0.3, 52, 100)], dtype=NOTE)
     rate = 22050
     audio = _notes(note, program, False, str(font.path), rate, 1)
     at = [
@@ -222,9 +222,9 @@ def _notes(notes: NDArray[np.void], program: int, is_drum: bool, path: str, rate
 def _sampled(track: Track, voice: _Voice, rng: np.random.Generator, rate: int, frames: int, cents: float) -> Audio:
     """A track on a sound font, (2, frames).
 
-    The voice's `shift` moves the timbre (formants and envelopes) by that many semitones and leaves pitch and time alone: the score
-    is transposed down and slowed, synthesised at a lower rate and then read at `rate`. For drums, which have no pitch
-    to keep, it tunes the kit. `cents` detunes everything in the same way.
+    The voice's `shift` moves the timbre (formants and envelopes) by that many semitones and leaves pitch and time
+    alone: the score is transposed down and slowed, synthesised at a lower rate and then read at `rate`. For drums,
+    which have no pitch to keep, it tunes the kit. `cents` detunes everything in the same way.
 
     The synthesiser plays all velocities equally loud, so the notes are rendered in layers of like velocity, each with
     its own gain.

@@ -11,86 +11,146 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stemwise.songs.synthetic.kit import play_kit
 from stemwise.songs.synthetic.piece import Track
 
 Audio = NDArray[np.float32]
-_TABLE = 2048
+Spectrum = NDArray[np.float64]
+_TABLE, _PARTIALS = 2048, 24
+# programs whose tone decays after the attack: pianos, guitars, plucked basses, pizzicato, harp, sitar to kalimba
+_PLUCKED = frozenset((0, 1, 2, 3, 6, 7, *range(24, 38), 45, 46, 104, 105, 106, 107, 108))
 
 
 @dataclass(frozen=True)
 class Timbre:
-    """A random instrument. `kind` is modes, table or fm; times in seconds; spectra are partial amplitudes."""
+    """A random instrument. `kind` is modes, table or fm; times in seconds; spectra are partial amplitudes.
+
+    `ratios` are partial frequencies over the fundamental; `sweep` says how fast the brightness goes, `detune` how far
+    the two channels lie apart, `vibrato` is (Hz, relative depth), `noise` the level of the attack's noise, `fm` the
+    modulator's frequency ratio and index.
+    """
 
     kind: str
-    bright: NDArray[np.float64]
-    dark: NDArray[np.float64]
-    ratios: NDArray[np.float64]
-    attack: float
-    decay: float
-    sustain: float
-    release: float
-    sweep: float
-    detune: float
-    vibrato: tuple[float, float]
-    noise: float
+    bright: Spectrum
+    dark: Spectrum
+    ratios: Spectrum
+    attack: float = 0.002
+    decay: float = 1.0
+    sustain: float = 0.0
+    release: float = 0.1
+    sweep: float = 0.5
+    detune: float = 0.0
+    vibrato: tuple[float, float] = (5.0, 0.0)
+    noise: float = 0.0
     fm: tuple[float, float] = (1.0, 1.0)
 
 
 def timbre(rng: np.random.Generator, program: int) -> Timbre:
     """Draw an instrument of the family that a General MIDI program (0-based) belongs to."""
-    count = 24
-    n = np.arange(1, count + 1)
-    ratios = n.astype(float)
-    tilt = float(rng.uniform(0.7, 1.7))
-    shape = np.exp(rng.normal(0, 0.45, count))
-    plucked = (
-        program in range(24, 32)
-        or program in range(32, 38)
-        or program in (0, 1, 2, 3, 6, 7, 45, 46, 104, 105, 106, 107)
-    )
     if program in (4, 5) or (program in (0, 2) and rng.random() < 0.15):
-        return Timbre("fm", n * 0.0, n * 0.0, ratios, 0.003, float(rng.uniform(0.8, 3)), 0.0, float(rng.uniform(0.08, 0.3)),
-                      float(rng.uniform(0.1, 0.8)), float(rng.uniform(0, 0.002)), (5.0, 0.0), 0.0,
-                      (float(rng.choice((1, 1, 2, 3, 7, 14))), float(rng.uniform(0.4, 3.0))))  # fmt: skip
-    if plucked:
-        point = float(rng.uniform(0.08, 0.45))
-        stiffness = float(np.exp(rng.uniform(np.log(1e-5), np.log(8e-4))))
-        spectrum = np.abs(np.sin(np.pi * n * point)) / n**tilt * shape + 1e-4
-        low = program < 8
-        return Timbre("modes", spectrum, spectrum, n * np.sqrt(1 + stiffness * n**2), 0.002, float(rng.uniform(0.8, 4 if low else 3)),
-                      0.0, float(rng.uniform(0.03, 0.25)), float(rng.uniform(0.1, 0.7)), float(rng.uniform(0, 0.0012)),
-                      (5.0, 0.0), float(rng.uniform(0, 0.08)))  # fmt: skip
-    if program in range(8, 16):
-        family = np.array(((1, 3.93, 9.5, 16.3), (1, 2.76, 5.4, 8.9), (1, 2.0, 3.01, 4.1), (1, 4.0, 10.1, 17.0)))
-        ratios = family[int(rng.integers(4))]
-        spectrum = np.array((1, *(rng.uniform(0.05, 0.6, 3))))
-        return Timbre("modes", spectrum, spectrum, ratios, 0.002, float(rng.uniform(0.3, 2.5)), 0.0, float(rng.uniform(0.1, 0.8)),
-                      float(rng.uniform(0.3, 1.0)), 0.0, (5.0, 0.0), float(rng.uniform(0, 0.1)))  # fmt: skip
-    return _table_timbre(rng, program, n, tilt, shape)
+        return _electric(rng)
+    if program in _PLUCKED:
+        return _plucked(rng, struck=program < 8)
+    if 8 <= program < 16:
+        return _mallet(rng)
+    return _organ(rng) if 16 <= program < 24 else _sustained(rng, program)
 
 
-def _table_timbre(
-    rng: np.random.Generator, program: int, n: NDArray[np.int64], tilt: float, shape: NDArray[np.float64]
-) -> Timbre:
-    if program in range(16, 24):  # drawbars
-        bright = np.where(np.isin(n, (1, 2, 3, 4, 6, 8, 10, 12, 16)), rng.uniform(0, 1, len(n)), 0.0)
-        bright[0] += 0.5
-        dark, attack, sustain, sweep = bright, 0.005, 1.0, 1.0
-    else:
-        odd = rng.random() < 0.25
-        bright = np.where(odd & (n % 2 == 0), 0.05, 1.0) / n**tilt * shape
-        if program in range(52, 55):  # a vowel
-            for centre in rng.uniform(2, 14, 2):
-                bright = bright * (0.3 + 2 * np.exp(-0.5 * ((n - centre) / 1.5) ** 2))
-        dark = bright / n ** float(rng.uniform(0.3, 1.5))
-        pad = program in range(48, 55) or program in range(88, 96)
-        attack = float(rng.uniform(0.05, 0.4) if pad else rng.uniform(0.004, 0.08))
-        sustain, sweep = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.1, 1.0))
-    if program in (38, 39):
-        sustain, attack = float(rng.uniform(0.2, 1.0)), 0.004
-    vibrato = (float(rng.uniform(4, 6.5)), float(rng.uniform(0, 0.004)) if rng.random() < 0.6 else 0.0)
-    return Timbre("table", bright, dark, n.astype(float), attack, float(rng.uniform(0.15, 1.2)), sustain,
-                  float(rng.uniform(0.04, 0.5)), sweep, float(rng.uniform(0, 0.006)), vibrato, float(rng.uniform(0, 0.02)))  # fmt: skip
+def _electric(rng: np.random.Generator) -> Timbre:
+    n = np.arange(1.0, _PARTIALS + 1)
+    return Timbre(
+        "fm",
+        n,
+        n,
+        n,
+        attack=0.003,
+        decay=float(rng.uniform(0.8, 3)),
+        release=float(rng.uniform(0.08, 0.3)),
+        sweep=float(rng.uniform(0.1, 0.8)),
+        detune=float(rng.uniform(0, 0.002)),
+        fm=(float(rng.choice((1, 1, 2, 3, 7, 14))), float(rng.uniform(0.4, 3.0))),
+    )
+
+
+def _plucked(rng: np.random.Generator, *, struck: bool) -> Timbre:
+    """Strings: a comb from where they are plucked, stretched partials (f_n = n f sqrt(1 + B n^2)), body resonances."""
+    n = np.arange(1.0, _PARTIALS + 1)
+    point = float(rng.uniform(0.06, 0.45))
+    stiffness = float(np.exp(rng.uniform(np.log(1e-5), np.log(8e-4))))
+    body = np.exp(rng.normal(0, 0.5, _PARTIALS))
+    spectrum = np.abs(np.sin(np.pi * n * point)) / n ** float(rng.uniform(0.6, 1.7)) * body + 1e-4
+    return Timbre(
+        "modes",
+        spectrum,
+        spectrum,
+        n * np.sqrt(1 + stiffness * n**2),
+        attack=float(rng.uniform(0.001, 0.006)),
+        decay=float(rng.uniform(0.8, 4.0 if struck else 3.0)),
+        release=float(rng.uniform(0.03, 0.25)),
+        sweep=float(rng.uniform(0.05, 0.7)),
+        detune=float(rng.uniform(0, 0.0012)),
+        noise=float(rng.uniform(0, 0.1)),
+    )
+
+
+def _mallet(rng: np.random.Generator) -> Timbre:
+    bars = ((1, 3.93, 9.5, 16.3), (1, 2.76, 5.4, 8.9), (1, 2.0, 3.01, 4.1), (1, 4.0, 10.1, 17.0))
+    spectrum = np.array((1.0, *rng.uniform(0.05, 0.6, 3)))
+    return Timbre(
+        "modes",
+        spectrum,
+        spectrum,
+        np.array(bars[int(rng.integers(4))], dtype=np.float64),
+        decay=float(rng.uniform(0.3, 2.5)),
+        release=float(rng.uniform(0.1, 0.8)),
+        sweep=float(rng.uniform(0.3, 1.0)),
+        noise=float(rng.uniform(0, 0.1)),
+    )
+
+
+def _organ(rng: np.random.Generator) -> Timbre:
+    n = np.arange(1.0, _PARTIALS + 1)
+    bars = np.where(np.isin(n, (1, 2, 3, 4, 6, 8, 10, 12, 16)), rng.uniform(0, 1, _PARTIALS), 0.0)
+    bars[0] += 0.5
+    return Timbre(
+        "table",
+        bars,
+        bars,
+        n,
+        attack=float(rng.uniform(0.003, 0.02)),
+        sustain=1.0,
+        release=float(rng.uniform(0.02, 0.15)),
+        detune=float(rng.uniform(0, 0.003)),
+        vibrato=(float(rng.uniform(5, 7)), float(rng.uniform(0, 0.003))),
+        noise=float(rng.uniform(0, 0.05)),
+    )
+
+
+def _sustained(rng: np.random.Generator, program: int) -> Timbre:
+    """Bowed, blown and synthesised tones: a random spectrum that darkens; choirs get two formants."""
+    n = np.arange(1.0, _PARTIALS + 1)
+    hollow = (n % 2 == 0) & (rng.random() < 0.25)
+    bright = np.where(hollow, 0.05, 1.0) / n ** float(rng.uniform(0.6, 1.7)) * np.exp(rng.normal(0, 0.45, _PARTIALS))
+    if 52 <= program < 55:
+        for centre in rng.uniform(2, 14, 2):
+            bright = bright * (0.3 + 2 * np.exp(-0.5 * ((n - centre) / 1.5) ** 2))
+    pad = 48 <= program < 55 or 88 <= program < 96
+    bass = program in (38, 39)
+    attack = 0.004 if bass else float(rng.uniform(0.05, 0.4) if pad else rng.uniform(0.004, 0.08))
+    return Timbre(
+        "table",
+        bright,
+        bright / n ** float(rng.uniform(0.3, 1.5)),
+        n,
+        attack=attack,
+        decay=float(rng.uniform(0.15, 1.2)),
+        sustain=float(rng.uniform(0.2 if bass else 0.5, 1.0)),
+        release=float(rng.uniform(0.04, 0.15 if bass else 0.5)),
+        sweep=float(rng.uniform(0.1, 1.0)),
+        detune=float(rng.uniform(0, 0.001 if bass else 0.006)),
+        vibrato=(float(rng.uniform(4, 6.5)), float(rng.uniform(0, 0.004)) if rng.random() < 0.6 else 0.0),
+        noise=float(rng.uniform(0, 0.02)),
+    )
 
 
 def tone(timbre: Timbre, pitch: int, seconds: float, rate: int, rng: np.random.Generator) -> Audio:
@@ -141,12 +201,15 @@ def _modulated(timbre: Timbre, frequency: float, time: Audio, rate: int) -> Audi
     return np.exp(-time / np.float32(timbre.decay)) * np.sin(phase + depth * np.sin(np.float32(ratio) * phase))
 
 
+def _normal(wave: Spectrum) -> Audio:
+    return (wave / (np.abs(wave).max() + 1e-9)).astype(np.float32)
+
+
 def _swept(timbre: Timbre, frequency: float, time: Audio, rate: int) -> Audio:
     usable = timbre.ratios * frequency < 0.45 * rate
     cycle = np.arange(_TABLE) / _TABLE
-    waves = np.sin(2 * np.pi * np.outer(timbre.ratios * (1 + 0.0), cycle) + (timbre.ratios**2)[:, None])
-    bright, dark = ((s * usable) @ waves for s in (timbre.bright, timbre.dark))
-    bright, dark = (w.astype(np.float32) / np.float32(np.abs(w).max() + 1e-9) for w in (bright, dark))
+    waves = np.sin(2 * np.pi * np.outer(timbre.ratios, cycle) + (timbre.ratios**2)[:, None])
+    bright, dark = (_normal((s * usable) @ waves) for s in (timbre.bright, timbre.dark))
     speed, depth = timbre.vibrato
     phase = frequency * time.astype(np.float64)
     if depth:
@@ -160,7 +223,7 @@ def _swept(timbre: Timbre, frequency: float, time: Audio, rate: int) -> Audio:
 def play(track: Track, rng: np.random.Generator, rate: int, frames: int) -> Audio:
     """A whole track (2, frames) on an instrument drawn with `rng`."""
     if track.is_drum:
-        return _drums(track, rng, rate, frames)
+        return play_kit(track, rng, rate, frames)
     sound = timbre(rng, track.program)
     power = float(rng.uniform(1.0, 2.0))
     out = np.zeros((2, frames), dtype=np.float32)
@@ -179,73 +242,4 @@ def play(track: Track, rng: np.random.Generator, rate: int, frames: int) -> Audi
             fall = np.exp(-np.arange(stop - held, dtype=np.float32) / np.float32(sound.release * rate))
             piece[:, held:] *= fall * np.linspace(1, 0, stop - held, dtype=np.float32)
         out[:, begin : begin + stop] += piece
-    return out
-
-
-def _sweep(rng: np.random.Generator, rate: int, top: float, bottom: float, decay: float, click: float) -> Audio:
-    time = np.arange(int(rate * decay * 6), dtype=np.float32) / rate
-    drop = float(rng.uniform(0.01, 0.05))
-    phase = bottom * time + (top - bottom) * drop * (1 - np.exp(-time / drop))
-    body = np.sin(2 * np.pi * phase) * np.exp(-time / decay)
-    return (body + click * rng.standard_normal(len(time)) * np.exp(-time / 0.004)).astype(np.float32)
-
-
-def _hiss(rng: np.random.Generator, rate: int, decay: float, order: int, metal: float) -> Audio:
-    """High-passed noise (`order` differences) with inharmonic square partials mixed in."""
-    time = np.arange(int(rate * decay * 6), dtype=np.float32) / rate
-    noise = rng.standard_normal(len(time)).astype(np.float32)
-    if metal:
-        for f in rng.uniform(300, 6000, 6):
-            noise += np.float32(metal) * np.sign(np.sin(np.float32(2 * np.pi * f) * time))
-    for _ in range(order):
-        noise[1:] -= noise[:-1].copy()
-    noise /= np.abs(noise).max() + 1e-9
-    return noise * np.exp(-time / np.float32(decay))
-
-
-def _drum(rng: np.random.Generator, pitch: int, rate: int, kit: dict[str, float]) -> Audio:
-    if pitch in (35, 36):
-        return _sweep(rng, rate, kit["kick top"], kit["kick"], kit["kick decay"], 0.25)
-    if pitch in (38, 40):
-        body = _sweep(rng, rate, kit["snare"] * 1.6, kit["snare"], 0.07, 0.2)
-        wires = _hiss(rng, rate, kit["wires"], 1, 0.0)
-        size = max(len(body), len(wires))
-        return (0.6 * np.pad(body, (0, size - len(body))) + 0.8 * np.pad(wires, (0, size - len(wires)))).astype(
-            np.float32
-        )
-    if pitch in (41, 43, 45, 47, 48, 50):
-        return _sweep(rng, rate, (pitch - 20) * 9.0, (pitch - 20) * 5.0 * kit["tom"], 0.16, 0.1)
-    if pitch in (42, 44):
-        return 0.5 * _hiss(rng, rate, kit["hat"], 2, kit["metal"])
-    if pitch in (46, 70, 82, 54):
-        return 0.5 * _hiss(rng, rate, 0.05 if pitch in (70, 82) else kit["open"], 2, kit["metal"])
-    if pitch in (49, 51, 52, 53, 55, 57, 59):
-        soft = pitch in (51, 53, 59)
-        return (0.2 if soft else 0.5) * _hiss(rng, rate, kit["cymbal"] * (0.3 if soft else 1.0), 1, kit["metal"])
-    if pitch == 39:
-        return 0.7 * _hiss(rng, rate, 0.06, 1, 0.0)
-    return 0.6 * _sweep(rng, rate, 200.0 + 17 * pitch, 100.0 + 9 * pitch, 0.05, 0.1)
-
-
-def _drums(track: Track, rng: np.random.Generator, rate: int, frames: int) -> Audio:
-    kit = {
-        "kick": rng.uniform(38, 68), "kick top": rng.uniform(110, 420), "kick decay": rng.uniform(0.06, 0.3),
-        "snare": rng.uniform(140, 250), "wires": rng.uniform(0.04, 0.16), "tom": rng.uniform(0.7, 1.4),
-        "hat": rng.uniform(0.015, 0.05), "open": rng.uniform(0.1, 0.35), "cymbal": rng.uniform(0.3, 1.0),
-        "metal": rng.uniform(0, 0.8),
-    }  # fmt: skip
-    power = float(rng.uniform(1.0, 1.8))
-    out = np.zeros((2, frames), dtype=np.float32)
-    samples: dict[int, Audio] = {}
-    sides: dict[int, tuple[float, float]] = {}
-    for note in track.notes:
-        pitch = int(note["pitch"])
-        if pitch not in samples:
-            samples[pitch] = _drum(rng, pitch, rate, kit)
-            pan = 0.0 if pitch in (35, 36, 38, 40) else float(rng.uniform(-0.6, 0.6))
-            sides[pitch] = (1 - max(pan, 0), 1 + min(pan, 0))
-        begin = int(note["start"] * rate)
-        piece = samples[pitch][: frames - begin] * np.float32((note["velocity"] / 127) ** power)
-        for channel, level in enumerate(sides[pitch]):
-            out[channel, begin : begin + len(piece)] += np.float32(level) * piece
     return out

@@ -1,0 +1,162 @@
+"""Any folder of songs is a data set; what cannot be read is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemwise.errors import SongError
+from stemwise.songs import folder, scan, verify
+
+RATE = 8000
+
+
+def _write(file: Path, signal: np.ndarray, rate: int = RATE) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    options = {"subtype": "FLOAT"} if file.suffix.lower() == ".wav" else {}
+    soundfile.write(file, signal.astype(np.float32), rate, **options)
+    return file
+
+
+def _noise(frames: int, channels: int = 2, seed: int = 0) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal((frames, channels))
+
+
+def test_reads_names_in_any_case_aliases_and_formats(tmp_path: Path) -> None:
+    for name in ("Bass.WAV", "VOX.flac", "drums.ogg", "keys.mp3"):
+        _write(tmp_path / "one" / name, _noise(4000))
+    (tmp_path / "one" / "notes.txt").write_text("no audio")
+    (tmp_path / ".hidden").mkdir()
+    (song,) = folder(tmp_path)
+    assert set(song.stems) == {"bass", "vocals", "drums", "piano"}
+    assert (song.name, song.rate, song.channels, song.mixture) == ("one", RATE, 2, None)
+
+
+def test_mixture_and_complements_are_no_stems(tmp_path: Path) -> None:
+    for name in ("bass.wav", "Mix.wav", "instrumental.wav", "no_bass.wav"):
+        _write(tmp_path / "one" / name, _noise(400))
+    (song,) = folder(tmp_path)
+    assert set(song.stems) == {"bass"}
+    assert song.mixture == tmp_path / "one" / "Mix.wav"
+
+
+def test_reads_any_window_exactly(tmp_path: Path) -> None:
+    bass, mono = _noise(1000), _noise(600, channels=1, seed=1)
+    _write(tmp_path / "one" / "bass.wav", bass)
+    _write(tmp_path / "one" / "drums.wav", mono)
+    (song,) = folder(tmp_path)
+    assert (song.frames, song.seconds) == (1000, 0.125)
+    whole = np.zeros((3, 2, 1400), np.float32)
+    whole[1, :, 200:1200] = bass.T
+    whole[2, :, 200:800] = mono.T  # duplicated to both channels, padded to the length of the song
+    for start, frames in [(-200, 1400), (0, 1000), (550, 100), (590, 30), (900, 300), (1100, 50), (-150, 100)]:
+        found = song.read(start, frames, ("piano", "bass", "drums"))
+        assert found.dtype == np.float32 and found.shape == (3, 2, frames)
+        np.testing.assert_array_equal(found, whole[:, :, 200 + start : 200 + start + frames])
+
+
+def test_stem_folder_is_summed(tmp_path: Path) -> None:
+    left, right = _noise(500), _noise(500, seed=1)
+    _write(tmp_path / "one" / "guitar" / "a.wav", left)
+    _write(tmp_path / "one" / "guitar" / "b.wav", right)
+    (song,) = folder(tmp_path)
+    np.testing.assert_allclose(song.read(0, 500, ("guitar",))[0], (left + right).T, atol=1e-6)
+
+
+def test_song_json_is_metadata_and_never_an_obstacle(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        _write(tmp_path / name / "bass.wav", _noise(100))
+    (tmp_path / "one" / "song.json").write_text(json.dumps({"key": "C"}))
+    (tmp_path / "two" / "song.json").write_text("{broken")
+    assert [song.metadata for song in folder(tmp_path)] == [{"key": "C"}, {}]
+
+
+def test_unusable_folders_say_why_and_what_to_do(tmp_path: Path) -> None:
+    file = _write(tmp_path / "song" / "bass.wav", _noise(100))
+    with pytest.raises(SongError, match=r"does not exist.*one sub-folder a song"):
+        folder(tmp_path / "nothing")
+    with pytest.raises(SongError, match="is a file"):
+        folder(file)
+    with pytest.raises(SongError, match="give its parent"):
+        folder(tmp_path / "song")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (lambda song: (song / "bass.wav").write_text("I am text"), r"bass\.wav is not readable audio"),
+        (lambda song: (song / "bass.wav").write_bytes(b""), r"bass\.wav is not readable audio \(empty file\)"),
+        (lambda song: (song / "bass.wav").unlink(), "no stems"),
+        (lambda song: _write(song / "bass.wav", np.zeros((0, 2))), "every stem is empty"),
+        (lambda song: _write(song / "drums.wav", _noise(100), rate=16000), r"differ in sample rate \(8000, 16000 Hz\)"),
+        (lambda song: _write(song / "drums.wav", _noise(100, channels=6)), r"drums\.wav has 6 channels"),
+        (lambda song: _write(song / "Bass.flac", _noise(100)), "'bass' is given twice"),
+    ],
+)
+def test_unreadable_songs_are_counted_and_named(tmp_path: Path, break_it: object, reason: str) -> None:
+    for name in ("good", "bad"):
+        _write(tmp_path / name / "bass.wav", _noise(100))
+    break_it(tmp_path / "bad")  # type: ignore[operator]
+    with pytest.warns(UserWarning, match=rf"1 unreadable song\(s\).*bad: .*{reason}"):
+        songs = folder(tmp_path)
+    assert [song.name for song in songs] == ["good"]
+    assert [problem.name for problem in scan(tmp_path).problems] == ["bad"]
+    assert not verify(tmp_path).ok
+
+
+def test_file_lost_after_the_scan_is_named(tmp_path: Path) -> None:
+    file = _write(tmp_path / "one" / "bass.wav", _noise(100))
+    (song,) = folder(tmp_path)
+    file.unlink()
+    with pytest.raises(SongError, match=r"bass\.wav: cannot be read at frame 10"):
+        song.read(10, 10, ("bass",))
+
+
+def test_verify_reports_what_there_is(tmp_path: Path) -> None:
+    bass, drums = _noise(RATE * 2), _noise(RATE * 2, seed=1)
+    _write(tmp_path / "one" / "bass.wav", bass)
+    _write(tmp_path / "one" / "drums.wav", drums)
+    _write(tmp_path / "one" / "mixture.wav", bass + drums)
+    _write(tmp_path / "two" / "bass.wav", bass[:, :1])
+    _write(tmp_path / "two" / "mixture.wav", drums)
+    _write(tmp_path / "three" / "bass.wav", bass)
+    _write(tmp_path / "three" / "drums.wav", np.zeros((RATE, 2)))
+    report = verify(tmp_path)
+    assert report.ok and report.songs == 3
+    assert abs(report.hours - 6 / 3600) < 1e-9
+    assert (report.rates, report.channels) == ({RATE: 3}, {2: 2, 1: 1})
+    assert (report.stems, report.missing) == ({"bass": 3, "drums": 2}, {"drums": 1})
+    assert [problem.name for problem in report.gaps] == ["two"]
+    assert [(problem.name, problem.reason) for problem in report.unequal] == [("three", "drums is 1.000 s shorter")]
+    assert [problem.name for problem in report.silent] == ["three"]
+    assert json.loads(json.dumps(report.to_dict()))["gaps"][0]["song"] == "two"
+
+
+@pytest.mark.parametrize("name", ["bass.wav", "bass.flac"])
+def test_verify_finds_files_cut_short(tmp_path: Path, name: str) -> None:
+    file = _write(tmp_path / "one" / name, _noise(40_000))
+    assert verify(tmp_path).ok
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    report = verify(tmp_path)
+    assert not report.ok
+    assert name in report.corrupt[0].reason
+
+
+def test_verify_finds_samples_that_are_not_finite(tmp_path: Path) -> None:
+    signal = _noise(1000)
+    signal[500] = np.nan
+    _write(tmp_path / "one" / "bass.wav", signal)
+    assert "not finite" in verify(tmp_path).corrupt[0].reason
+
+
+def test_verify_judges_a_mixture_that_cannot_be_compared(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        _write(tmp_path / name / "bass.wav", _noise(1000))
+    _write(tmp_path / "one" / "mix.wav", _noise(1000), rate=16000)
+    (tmp_path / "two" / "mix.wav").write_text("text")
+    report = verify(tmp_path)
+    assert report.ok and [problem.name for problem in report.gaps] == ["one", "two"]
