@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from stemwise.audio_io import AUDIO_SUFFIXES
-from stemwise.errors import AudioFileError, Cancelled, ModelError, QueryError
+from stemwise.errors import AudioFileError, Cancelled, ModelError, QueryError, StemwiseError
 from stemwise.outputs import is_stem_folder
 
 Status = Literal["done", "skipped", "failed"]
@@ -30,13 +31,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one input fared: where its output is, the error's message, the manifest and the error's kind."""
+    """How one input fared: where its output is, the manifest; or the error's message and traceback."""
 
     item: Item
     status: Status
     folder: Path | None = None
     message: str | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    trace: str | None = None
 
 
 def find(inputs: Sequence[str], stems: Collection[str]) -> list[Item]:
@@ -69,7 +71,7 @@ def work_through(
 ) -> list[Outcome]:
     """Do `work` on each item. A bad input becomes a failed outcome and the next one follows; `notice` hears of each.
 
-    What would fail for every input alike is raised: ModelError, QueryError, Cancelled, and programming errors.
+    What would fail for every input alike is raised: ModelError, QueryError and Cancelled.
     """
     outcomes: list[Outcome] = []
     for item in items:
@@ -77,10 +79,10 @@ def work_through(
             if item.problem is not None:
                 raise AudioFileError(item.problem)
             outcome = work(item)
-        except (AudioFileError, OSError, MemoryError) as error:
-            outcome = Outcome(item, "failed", message=explain(error, item.source))
         except (ModelError, QueryError, Cancelled):
             raise
+        except Exception as error:  # whatever is wrong with one input must not cost the others
+            outcome = Outcome(item, "failed", message=explain(error, item.source), trace=traceback.format_exc())
         outcomes.append(outcome)
         notice(outcome)
     return outcomes
@@ -93,7 +95,12 @@ def explain(error: BaseException, source: Path) -> str:
     if isinstance(error, OSError):
         place = error.filename or source
         return f"{place}: {error.strerror or error}. Check the path, the access rights and the space on the disk."
-    return str(error)
+    if isinstance(error, StemwiseError):
+        return str(error)
+    return (
+        f"{source}: an error that should not happen ({type(error).__name__}: {error}). Please report it with what -v "
+        "shows. The other inputs are not affected."
+    )
 
 
 def _expand(path: Path, stems: Collection[str]) -> Iterator[Item]:

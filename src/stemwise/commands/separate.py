@@ -138,6 +138,7 @@ def tell(voice: Voice, outcome: Outcome) -> None:
     source = outcome.item.source
     if outcome.status == "failed":
         complain(str(outcome.message))
+        voice.detail(outcome.trace or "")
     elif outcome.status == "skipped":
         voice.say(f"{source}: skipped, {outcome.folder} is complete")
     else:
