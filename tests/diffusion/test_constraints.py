@@ -272,4 +272,4 @@ def test_known_neighbours_steer_the_rest_fully_only_with_resampling() -> None:
         made = last(states).x[0, 1]
         means.append(made.mean().item())
     assert means == pytest.approx([0.47, 0.70, 0.78], abs=0.03)
-    assert made.std().item() == pytest.approx(0.6, abs=0.05)
+    assert made.std().item() == pytest.approx(0.6, abs=0.07)

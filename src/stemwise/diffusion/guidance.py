@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stemwise.diffusion.denoisers import Denoiser, align
-from stemwise.diffusion.sampling import Draw, Past, Step
+from stemwise.diffusion.sampling import Draw, Past, Step, ahead
 from stemwise.errors import QueryError
 
 Energy = Callable[[Tensor, Tensor], Tensor]
@@ -205,7 +205,7 @@ def couple(denoiser: Denoiser, coupling: Coupling) -> Denoiser:
 
 
 def exact(coupling: Coupling) -> Step:
-    """Euler's rule for the *uncoupled* denoiser with the coupling integrated exactly, stable for every step and factor.
+    """`dpmpp_2m` of the *uncoupled* denoiser with the coupling integrated exactly: stable for every step and factor.
 
     With the estimate D held over the step, dx / d ln sigma = x - D + push(r) and dr / d ln sigma = (1 + rate) r - r_D,
     r_D = residual(D). For states without `Known` slots in the coupling; with them use `couple`.
@@ -215,11 +215,12 @@ def exact(coupling: Coupling) -> Step:
         denoiser: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor, draw: Draw, past: Past | None, /
     ) -> tuple[Tensor, Tensor]:
         denoised = denoiser(x, sigma)
+        estimate = ahead(denoised, sigma, sigma_next, past)
         ratio = sigma_next / sigma
-        settled = coupling.residual(denoised) / (1 + coupling.rate)
+        settled = coupling.residual(estimate) / (1 + coupling.rate)
         swing = ratio * torch.expm1(coupling.rate * ratio.log()) / coupling.rate
         gain = (coupling.residual(x) - settled) * swing + settled * (ratio - 1)
-        return denoised + ratio * (x - denoised) + coupling.push(gain, x), denoised
+        return estimate + ratio * (x - estimate) + coupling.push(gain, x), denoised
 
     return step
 

@@ -118,11 +118,17 @@ def dpmpp_2m(
     denoiser: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor, draw: Draw, past: Past | None, /
 ) -> tuple[Tensor, Tensor]:
     """DPM-Solver++(2M): second order with one evaluation a step, first order at both ends (Lu et al. 2022, alg. 2)."""
-    denoised = estimate = denoiser(x, sigma)
-    if past is not None and sigma_next > 0:
-        ratio = (past.sigma / sigma).log() / (sigma / sigma_next).log()
-        estimate = denoised + (denoised - past.denoised) / (2 * ratio)
+    denoised = denoiser(x, sigma)
+    estimate = ahead(denoised, sigma, sigma_next, past)
     return estimate + sigma_next / sigma * (x - estimate), denoised
+
+
+def ahead(denoised: Tensor, sigma: Tensor, sigma_next: Tensor, past: Past | None) -> Tensor:
+    """The estimate amid a step in log sigma, on the line through the last two; held at the start and the end."""
+    if past is None or sigma_next == 0:
+        return denoised
+    ratio = (past.sigma / sigma).log() / (sigma / sigma_next).log()
+    return denoised + (denoised - past.denoised) / (2 * ratio)
 
 
 def ancestral(
