@@ -187,10 +187,10 @@ def read_info(folder: Path | str) -> ModelInfo:
         raise ModelError(
             f"{file}: format {found!r}, expected {FORMAT}; is it a stemwise model? A newer one needs a newer stemwise"
         )
-    kind = document.get("type")
+    kind = str(document.get("type"))
     if kind not in TYPES:
         allowed = ", ".join(sorted(TYPES))
-        raise ModelError(f"{file}: unknown model type {kind!r}; allowed: {allowed}{_closest(str(kind), TYPES)}")
+        raise ModelError(f"{file}: unknown model type {kind!r}; allowed: {allowed}{_closest(kind, TYPES)}")
     try:
         return ModelInfo(
             type=document["type"],
