@@ -1,0 +1,394 @@
+"""The command line, as a user types it: output trees, iterative work, and a clear answer to every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+from stemwise import cli
+from stemwise.audio_io import read_audio, write_audio
+from stemwise.commands.console import Voice
+from tiny_band import RATE, music, write_tiny_band
+
+STEMS = ("bass", "drums", "guitar", "piano", "other")
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_band(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_audio("song.wav", music(1.0), RATE)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here: Path, model: Path) -> Run:
+    """Run the command line with the tiny model; `code` is the exit code that must come."""
+
+    def call(*words: str, code: int = 0, with_model: bool = True) -> Any:
+        extra = ["--model", str(model)] if with_model else []
+        result = CliRunner().invoke(cli.app, [*words, *extra])
+        assert result.exit_code == code, f"{result.exit_code}\n{result.output}\n{result.exception!r}"
+        assert "Traceback" not in result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return call
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# -- the verbs -------------------------------------------------------------------------------------------------------
+
+
+def test_separate_writes_stems_that_sum_to_the_song(run: Run, here: Path) -> None:
+    result = run("separate", "song.wav")
+    folder = here / "separated/tiny/song"
+    assert tree(folder) == sorted([*(f"{stem}.wav" for stem in STEMS), "manifest.json"])
+    song, rate = read_audio("song.wav")
+    stems = [read_audio(folder / f"{stem}.wav") for stem in STEMS]
+    assert {r for _, r in stems} == {rate}
+    assert np.abs(sum(s.astype(float) for s, _ in stems) - song).max() < 1e-5  # -100 dBFS
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["null_test_dbfs"] < -100
+    assert manifest["unassigned_energy_share"] >= 0
+    assert "separated/tiny/song" in result.stdout
+    assert "null test -" in result.stdout
+    assert "times real time" in result.stdout
+
+
+def test_separate_mono_at_another_rate_as_flac(run: Run, here: Path) -> None:
+    write_audio("mono.wav", music(0.6, channels=1, rate=16000), 16000)
+    run("separate", "mono.wav", "--flac", "--int16", "-o", "out", "--stems", "drums,bass")
+    assert tree(here / "out/tiny/mono") == ["bass.flac", "drums.flac", "manifest.json"]
+    info = soundfile.info("out/tiny/mono/bass.flac")
+    assert (info.samplerate, info.channels, info.frames, info.subtype) == (16000, 1, 9600, "PCM_16")
+
+
+def test_two_stems_are_one_and_the_rest(run: Run, here: Path) -> None:
+    run("separate", "song.wav", "--two-stems", "drums")
+    folder = here / "separated/tiny/song"
+    assert tree(folder) == ["drums.wav", "manifest.json", "no_drums.wav"]
+    total = sum(read_audio(folder / f"{name}.wav")[0].astype(float) for name in ("drums", "no_drums"))
+    assert np.abs(total - read_audio("song.wav")[0]).max() < 1e-5
+
+
+def test_filename_template(run: Run, here: Path) -> None:
+    run("separate", "song.wav", "--filename", "takes/{track}/{track}_{stem}.{ext}", "--stems", "bass")
+    assert tree(here / "separated/tiny") == ["takes/song/manifest.json", "takes/song/song_bass.wav"]
+    run("edit", "separated/tiny/takes/song", "--extract", "bass")  # the manifest, not the file name, says what it is
+    assert (here / "edited/tiny/song-extract-bass/bass.wav").is_file()
+
+
+def test_generate(run: Run, here: Path) -> None:
+    run("generate", "--seconds", "0.8", "--seed", "7", "--steps", "2")
+    folder = here / "generated/tiny/seed-7"
+    assert tree(folder) == sorted([*(f"{stem}.wav" for stem in STEMS), "manifest.json", "mix.wav"])
+    mix, rate = read_audio(folder / "mix.wav")
+    assert mix.shape == (2, round(0.8 * rate))
+    run("generate", "--seconds", "0.8", "--seed", "7", "--steps", "2", "-o", "again")
+    assert (here / "again/tiny/seed-7/mix.wav").read_bytes() == (folder / "mix.wav").read_bytes()
+
+
+def test_accompany_keeps_what_was_given(run: Run, here: Path) -> None:
+    run("accompany", "guitar=song.wav", "--want", "bass,drums", "-n", "2", "--steps", "2")
+    for take in ("take-1", "take-2"):
+        folder = here / "accompanied/tiny/song" / take
+        assert tree(folder) == ["bass.wav", "drums.wav", "guitar.wav", "manifest.json", "mix.wav"]
+        assert np.array_equal(read_audio(folder / "guitar.wav")[0], read_audio("song.wav")[0])
+    a, b = ((here / f"accompanied/tiny/song/take-{n}/bass.wav").read_bytes() for n in (1, 2))
+    assert a != b
+
+
+def test_edit_changes_nothing_outside_its_span(run: Run, here: Path) -> None:
+    run("edit", "song.wav", "--replace", "guitar", "--span", "0.4:0.6", "--steps", "2")
+    folder = here / "edited/tiny/song-replace-guitar-0.4-0.6"
+    assert "guitar'.wav" in tree(folder)
+    new, old = read_audio(folder / "mix.wav")[0], read_audio("song.wav")[0]
+    start, end = round(0.4 * RATE), round(0.6 * RATE)
+    assert np.array_equal(new[:, :start], old[:, :start])
+    assert np.array_equal(new[:, end:], old[:, end:])
+    assert not np.array_equal(new[:, start:end], old[:, start:end])
+
+
+def test_every_output_is_input_to_every_verb(run: Run, here: Path) -> None:
+    """separate -> edit -> accompany -> separate, and a generated song through all of them."""
+    run("generate", "--seconds", "0.8", "--steps", "2", "--name", "new")
+    run("separate", "song.wav")
+    run("edit", "separated/tiny/song", "--replace", "guitar", "--steps", "2")
+    run("accompany", "edited/tiny/song-replace-guitar", "--want", "bass", "--steps", "2")
+    run("separate", "accompanied/tiny/song-replace-guitar", "generated", "edited", "-o", "again")
+    assert (here / "again/tiny/song-replace-guitar/manifest.json").is_file() or len(tree(here / "again")) == 18
+    run("edit", "generated/tiny/new", "--remove", "drums")
+    assert "drums.wav" not in tree(here / "edited/tiny/new-remove-drums")
+    run("accompany", "separated/tiny/song", "--want", "piano", "--steps", "2", "--name", "b")
+    kept = read_audio("accompanied/tiny/b/bass.wav")[0]
+    assert np.array_equal(kept, read_audio("separated/tiny/song/bass.wav")[0])
+
+
+def test_json_is_one_document(run: Run, here: Path) -> None:
+    result = run("separate", "song.wav", "missing.wav", "--json", "-q", code=1)
+    document = json.loads(result.stdout)
+    assert (document["format"], document["verb"], document["exit_code"]) == (1, "separate", 1)
+    done, failed = document["outcomes"]
+    assert (done["status"], done["folder"]) == ("done", "separated/tiny/song")
+    assert done["manifest"]["stems"]["bass"]["file"] == "bass.wav"
+    assert failed["status"] == "failed"
+    assert "no such file" in failed["message"]
+
+
+def test_info_and_doctor(run: Run, model: Path) -> None:
+    shown = run("info", str(model), with_model=False).stdout
+    assert "bass, drums, guitar, piano, other" in shown
+    assert "44,100" in shown
+    facts = json.loads(run("doctor", "--json", with_model=False).stdout)
+    assert facts["packages"]["torch"]
+    assert set(facts["fonts"]) == {"train", "validation", "test"}
+    assert facts["try"].startswith("stemwise separate")
+
+
+def test_version(run: Run) -> None:
+    assert run("--version", with_model=False).stdout.startswith("stemwise 0.")
+
+
+# -- batches, skipping, cancelling ------------------------------------------------------------------------------------
+
+
+def test_one_bad_file_stops_no_other(run: Run, here: Path) -> None:
+    (here / "bad.wav").write_text("not audio")
+    write_audio("last.wav", music(0.5), RATE)
+    result = run("separate", "song.wav", "bad.wav", "last.wav", code=1)
+    assert sorted(p.name for p in (here / "separated/tiny").iterdir()) == ["last", "song"]
+    assert "bad.wav: this is not an audio file" in result.stderr
+    assert "1 of 3 inputs failed: bad.wav" in result.stderr
+
+
+def test_existing_output_is_refused_skipped_or_replaced(run: Run, here: Path) -> None:
+    run("separate", "song.wav", "--stems", "bass")
+    stem = here / "separated/tiny/song/bass.wav"
+    before = stem.stat().st_mtime_ns
+    assert "exists already" in run("separate", "song.wav", "--stems", "bass", code=1).stderr
+    assert "skipped" in run("separate", "song.wav", "--stems", "bass", "--skip-existing").stdout
+    assert stem.stat().st_mtime_ns == before
+    run("separate", "song.wav", "--stems", "bass", "--overwrite")
+    assert stem.stat().st_mtime_ns != before
+
+
+def test_skipping_never_passes_another_result_off_as_this_one(run: Run, here: Path) -> None:
+    run("separate", "song.wav", "--stems", "bass")
+    write_audio("song.wav", music(0.5, seed=3), RATE)
+    assert "input differ" in run("separate", "song.wav", "--stems", "bass", "--skip-existing", code=1).stderr
+    (here / "separated/tiny/song/manifest.json").unlink()
+    assert "without a manifest" in run("separate", "song.wav", "--skip-existing", code=1).stderr
+
+
+@pytest.mark.parametrize("words", [("separate", "song.wav"), ("generate", "--seconds", "0.8", "--steps", "2")])
+def test_ctrl_c_leaves_nothing_partial(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, words: Any) -> None:
+    @contextmanager
+    def interrupted(self: Voice, label: str) -> Iterator[Callable[[Any], None]]:
+        def stop(progress: Any) -> None:
+            raise KeyboardInterrupt
+
+        yield stop
+
+    monkeypatch.setattr(Voice, "progress", interrupted)
+    assert "cancelled" in run(*words, code=130).stderr
+    assert tree(here) == ["song.wav"]
+
+
+def test_termination_unwinds() -> None:
+    with pytest.raises(SystemExit) as left:
+        cli._terminated(15, None)
+    assert left.value.code == 143
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def bad_files(here: Path) -> dict[str, tuple[bytes | None, str]]:
+    """Name -> (content, what must be said beside the name)."""
+    good = (here / "song.wav").read_bytes()
+    poisoned = {value: here / f"{value}.wav" for value in ("nan", "inf")}
+    for value, file in poisoned.items():
+        signal = music(0.5)
+        signal[1, 5000] = float(value)
+        soundfile.write(file, signal.T, RATE, subtype="FLOAT")
+    soundfile.write(here / "slow.wav", music(1, rate=1000).T, 1000)
+    soundfile.write(here / "fast.wav", music(0.1, rate=384000).T, 384000)
+    soundfile.write(here / "wide.wav", music(0.5, channels=12).T, RATE)
+    soundfile.write(here / "nothing.wav", np.zeros((0, 2)), RATE)
+    return {
+        "missing.wav": (None, "no such file"),
+        "empty.wav": (b"", "empty"),
+        "header.wav": (good[:20], "header"),
+        "cut.wav": (good[: len(good) // 2], "cut off"),
+        "text.wav": (b"Dear diary, this is not music.", "not an audio file"),
+        "nothing.wav": ((here / "nothing.wav").read_bytes(), "no samples"),
+        "nan.wav": (poisoned["nan"].read_bytes(), "nan"),
+        "inf.wav": (poisoned["inf"].read_bytes(), "inf"),
+        "slow.wav": ((here / "slow.wav").read_bytes(), "1000 Hz"),
+        "fast.wav": ((here / "fast.wav").read_bytes(), "384000 Hz"),
+        "wide.wav": ((here / "wide.wav").read_bytes(), "12 channels"),
+    }
+
+
+@pytest.mark.parametrize("verb", ["separate", "accompany", "edit"])
+def test_bad_audio_is_named_with_problem_and_remedy(run: Run, here: Path, verb: str) -> None:
+    for name, (content, said) in bad_files(here).items():
+        if content is not None:
+            (here / name).write_bytes(content)
+        words = {
+            "separate": ["separate", name],
+            "accompany": ["accompany", f"guitar={name}", "--want", "bass", "--steps", "1"],
+            "edit": ["edit", name, "--remove", "drums"],
+        }[verb]
+        message = run(*words, code=1).stderr
+        assert name in message
+        assert said in message, (name, message)
+        assert message.strip().count(". ") >= 1, f"no remedy: {message}"
+    assert not any((here / out).exists() and tree(here / out) for out in ("separated", "accompanied", "edited"))
+
+
+def test_output_that_cannot_be_written(run: Run, here: Path) -> None:
+    (here / "file").write_text("in the way")
+    message = run("separate", "song.wav", "-o", "file/out", code=1).stderr
+    assert "no output folder can be made" in message
+    assert "-o" in message
+
+
+@pytest.mark.slow
+def test_full_disk_leaves_nothing(here: Path, model: Path) -> None:
+    """A limit on the size of files stands in for a full disk: writing fails half-way, as there."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    words = [sys.executable, "-m", "stemwise.cli", "separate", "song.wav", "-n", str(model)]
+    done = subprocess.run(words, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Free some space" in done.stderr
+    assert tree(here) == ["song.wav"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("separate", "song.wav", "--stems", "drumz"), "did you mean 'drums'"),
+        (("separate", "song.wav", "--stems", "bass", "--two-stems", "bass"), "exclude each other"),
+        (("separate", "song.wav", "--mp3", "--flac"), "exclude each other"),
+        (("separate", "song.wav", "--int16", "--int24"), "exclude each other"),
+        (("separate", "song.wav", "--flac", "--float32"), "flac cannot hold 32 bits"),
+        (("separate", "song.wav", "--mp3-bitrate", "128"), "bit rate"),
+        (("separate", "song.wav", "--skip-existing", "--overwrite"), "exclude each other"),
+        (("separate", "song.wav", "--filename", "{stem}.{ext}"), "folder of its own"),
+        (("separate", "song.wav", "--filename", "{song}/{stem}.{ext}"), "unknown field {song}"),
+        (("separate", "song.wav", "--filename", "../{track}/{stem}.{ext}"), "leads out"),
+        (("separate",), "inputs"),
+        (("separate", "song.wav", "--loud"), "--loud"),
+        (("generate", "--seconds", "-3"), "-3 seconds"),
+        (("generate", "--stems", "vocals"), "no stem named 'vocals'"),
+        (("accompany", "song.wav"), "which stem it is"),
+        (("accompany", "guitr=song.wav"), "did you mean 'guitar'"),
+        (("accompany", "guitar=song.wav", "guitar=song.wav"), "given twice"),
+        (("accompany", "guitar=song.wav", "--want", "guitar"), "both given and wanted"),
+        (("edit", "song.wav"), "nothing to edit"),
+        (("edit", "song.wav", "--remove", "bass", "--extract", "bass"), "contradict"),
+        (("edit", "song.wav", "--remove", "bas"), "did you mean 'bass'"),
+        (("edit", "song.wav", "--remove", "bass", "--span", "5"), "not a span"),
+        (("edit", "song.wav", "--remove", "bass", "--span", "5:2"), "start must come before"),
+        (("edit", "song.wav", "--remove", "bass", "--span", "50:60"), "does not lie in"),
+    ],
+)
+def test_contradictory_requests(run: Run, here: Path, words: tuple[str, ...], said: str) -> None:
+    assert said in run(*words, code=2).stderr
+    assert tree(here) == ["song.wav"]
+
+
+def test_unknown_model_lists_what_there_is(run: Run) -> None:
+    message = run("separate", "song.wav", "-n", "bandd", code=3, with_model=False).stderr
+    assert "no model named 'bandd'" in message
+    assert "model folder" in message
+
+
+@pytest.mark.parametrize("defect", ["missing", "surplus", "shape", "pickle", "short", "config", "type"])
+def test_bad_model_folders(run: Run, here: Path, model: Path, defect: str) -> None:
+    folder = here / "broken"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((model / "config.json").read_bytes())
+    weights = folder / "model.safetensors"
+    tensors = load_file(model / "model.safetensors")
+    name = sorted(tensors)[0]
+    said = name
+    if defect == "missing":
+        del tensors[name]
+    elif defect == "surplus":
+        tensors[said := "extra.weight"] = np.zeros(3, np.float32)
+    elif defect == "shape":
+        tensors[name] = np.zeros((1, 2, 3), np.float32)
+    save_file(tensors, weights)
+    if defect == "pickle":
+        weights.write_bytes(pickle.dumps({"a": 1}))
+        said = "pickle"
+    elif defect == "short":
+        weights.write_bytes(weights.read_bytes()[:5000])
+        said = "cut short"
+    elif defect == "config":
+        (folder / "config.json").unlink()
+        said = "config.json"
+    elif defect == "type":
+        (folder / "config.json").write_text('{"format": 1, "type": "os.system"}')
+        said = "unknown model type 'os.system'"
+    message = run("separate", "song.wav", "-n", "broken", code=3, with_model=False).stderr
+    assert "broken" in message
+    assert said in message
+    assert not (here / "separated").exists()
+
+
+def test_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "stemwise.songs.synthetic.write", None)
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+
+    monkeypatch.setattr("stemwise.recipe.load_recipe", broken)
+    assert "stemwise[train]" in run("train", "recipe.yaml", code=3, with_model=False).stderr
+
+
+# -- starting at once --------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    """CPU time, not wall time: other programs on the machine must not make this fail."""
+    heavy = "{'torch', 'numpy', 'soundfile', 'scipy', 'pydantic'} & set(sys.modules)"
+    program = (
+        f"import sys, stemwise.cli\ntry: stemwise.cli.app(['--help'])\nexcept SystemExit: pass\nsys.exit(len({heavy}))"
+    )
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, env=dict(os.environ))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.4, times
