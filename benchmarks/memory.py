@@ -1,8 +1,8 @@
 """Peak memory of separating a long file against a short one, each in a process of its own.
 
-    python benchmarks/memory.py                       # a stand-in for the network: reading, resampling, windows, writing
-    python benchmarks/memory.py --model band          # the whole command, stemwise separate
-    python benchmarks/memory.py --minutes 3 60        # the defaults; the second may exceed the first by 15 %
+    python benchmarks/memory.py               # a stand-in for the network: the rest of the path
+    python benchmarks/memory.py --model band  # the whole command, stemwise separate
+    python benchmarks/memory.py --minutes 3 60  # the defaults; the second may exceed the first by 15 %
 
 Stereo, 44.1 kHz, 16-bit WAV in, float WAV out: a 60-minute run needs about 7 GB of disk for a while (--folder says
 where). Prints the figures and exits with 1 when the bar is missed.

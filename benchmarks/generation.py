@@ -1,0 +1,131 @@
+"""Do generated stems belong together? Onset and chroma agreement against stems shuffled across songs.
+
+    python benchmarks/generation.py --songs 24 --steps 16
+
+Accompaniment: three stems of a held-out song are given, the fourth is made; agreement is measured between what was made and
+what was given. Generation: all stems are made; agreement between every stem and the rest. Agreement is the cosine of chroma
+frames (chroma) and the correlation of onset strength (onset). The null hypothesis is that a made stem agrees with its own context
+no better than with those of other songs; test: Wilcoxon's signed rank, one-sided, over songs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import librosa
+import numpy as np
+import torch
+from scipy.stats import ks_2samp, wilcoxon
+
+import stemwise
+from stemwise.songs import folder
+from stemwise.songs.synthetic import write_songs
+
+ROOT = Path(__file__).resolve().parents[1]
+FIRST_SEED = 960_000
+RATE = 22050
+HOP = 512
+SILENT = 1e-3
+
+
+def features(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Chroma (12, frames), onset strength (frames,), and level in dB, onsets a second, spectral centroid in Hz."""
+    mono = librosa.resample(wave.mean(0), orig_sr=rate, target_sr=RATE)
+    spectrum = np.abs(librosa.stft(mono, n_fft=2048, hop_length=HOP))
+    chroma = librosa.feature.chroma_stft(S=spectrum**2, sr=RATE, tuning=0.0, norm=None)
+    onset = librosa.onset.onset_strength(y=mono, sr=RATE, hop_length=HOP)
+    level = 20 * np.log10(np.sqrt(np.mean(mono**2)) + 1e-6)
+    rate_of_onsets = len(librosa.onset.onset_detect(onset_envelope=onset, sr=RATE, hop_length=HOP)) * RATE / len(mono)
+    loud = spectrum.sum(0) > 0.1 * spectrum.sum(0).max()
+    centroid = float(np.mean(librosa.feature.spectral_centroid(S=spectrum[:, loud], sr=RATE))) if loud.any() else 0.0
+    return chroma, onset, (float(level), float(rate_of_onsets), centroid)
+
+
+def agreement(a: tuple, b: tuple) -> tuple[float, float]:
+    """Chroma and onset agreement of two feature triples."""
+    x, y = a[0], b[0]
+    n = min(x.shape[1], y.shape[1])
+    x, y = x[:, :n], y[:, :n]
+    norm = np.linalg.norm(x, axis=0) * np.linalg.norm(y, axis=0)
+    heard = norm > 1e-3 * norm.max() + 1e-12
+    chroma = float(np.mean((x * y).sum(0)[heard] / norm[heard])) if heard.any() else 0.0
+    n = min(len(a[1]), len(b[1]))
+    onset = float(np.corrcoef(a[1][:n], b[1][:n])[0, 1])
+    return chroma, 0.0 if np.isnan(onset) else onset
+
+
+def test(name: str, made: list, context: list) -> None:
+    """Own context against the mean of the others."""
+    own = np.array([agreement(m, c) for m, c in zip(made, context, strict=True)])
+    other = np.array([[agreement(m, c) for j, c in enumerate(context) if j != i] for i, m in enumerate(made)]).mean(1)
+    for k, kind in enumerate(("chroma", "onset")):
+        p = wilcoxon(own[:, k], other[:, k], alternative="greater").pvalue
+        print(f"| {name} | {kind} | {own[:, k].mean():.3f} | {other[:, k].mean():.3f} | {p:.2g} | {len(made)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="band")
+    parser.add_argument("--fonts", choices=["train", "validation", "test", "builtin"], default="validation")
+    parser.add_argument("--songs", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--data", type=Path, default=ROOT / "runs" / "benchmark-songs")
+    args = parser.parse_args()
+    model = stemwise.load(args.model)
+    where = args.data / f"generation-{args.fonts}"
+    for _ in write_songs(where, range(FIRST_SEED, FIRST_SEED + args.songs), fonts=args.fonts, seconds=20):
+        pass
+    names = model.stems
+    seconds = model.window / model.rate
+    real: dict[str, list] = {name: [] for name in names}
+    made: dict[str, list] = {name: [] for name in names}
+    context: dict[str, list] = {name: [] for name in names}
+    silent = asked = 0
+    for i, song in enumerate(folder(where)[: args.songs]):
+        truth = song.read(int(6 * song.rate), model.window, names)
+        active = [n for n, s in zip(names, truth, strict=True) if np.sqrt(np.mean(s**2)) > SILENT]
+        for name, stem in zip(names, truth, strict=True):
+            if name in active:
+                real[name].append(features(stem, song.rate))
+        wanted = [n for n in ("bass", "drums", "piano") if n in active and len(active) > 1]
+        for name in wanted[i % max(1, len(wanted)) :][:1] if wanted else []:
+            given = {n: truth[names.index(n)] for n in active if n != name}
+            answer = model.accompany(given, [name], rate=song.rate, seed=i, steps=args.steps)[name][0].numpy()
+            asked += 1
+            if np.sqrt(np.mean(answer**2)) < SILENT:
+                silent += 1
+                continue
+            made[name].append(features(answer, song.rate))
+            context[name].append(features(sum(given.values()), song.rate))
+    print(f"\nAgreement over windows of {seconds:.1f} s, {args.fonts} fonts, {args.steps} steps (null: shuffled across songs)")
+    print("| | agreement | own | shuffled | p | n |\n|---|---|--:|--:|--:|--:|")
+    test("accompany", [m for n in names for m in made[n]], [c for n in names for c in context[n]])
+    songs = [model.generate(seconds, seed=1000 + i, steps=args.steps) for i in range(args.songs)]
+    new: dict[str, list] = {name: [] for name in names}
+    pairs: dict[str, tuple[list, list]] = {"bass": ([], []), "drums": ([], []), "piano": ([], [])}
+    for song in songs:
+        loud = {n: song[n][0].numpy() for n in names if float(song[n].square().mean().sqrt()) > SILENT}
+        asked, silent = asked + len(names), silent + len(names) - len(loud)
+        for name, stem in loud.items():
+            new[name].append(features(stem, model.rate))
+        for name, (a, b) in pairs.items():
+            if name in loud and len(loud) > 1:
+                a.append(features(loud[name], model.rate))
+                b.append(features(sum(s for n, s in loud.items() if n != name), model.rate))
+    for name, (a, b) in pairs.items():
+        if len(a) > 5:
+            test(f"generate: {name} with the rest", a, b)
+    print(f"\nSilent results: {silent} of {asked} stems")
+    print("\n| stem | level dB real / made | onsets a second | centroid Hz | KS p (level, onsets, centroid) |\n|---|---|---|---|---|")
+    for name in names:
+        if len(new[name]) > 2 and len(real[name]) > 2:
+            r, m = (np.array([f[2] for f in rows]) for rows in (real[name], new[name]))
+            p = [ks_2samp(r[:, k], m[:, k]).pvalue for k in range(3)]
+            cells = " | ".join(f"{r[:, k].mean():.1f} / {m[:, k].mean():.1f}" for k in range(3))
+            print(f"| {name} | {cells} | {', '.join(f'{v:.2g}' for v in p)} |")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
