@@ -1,0 +1,75 @@
+"""Every command and every Python example in the README and in docs/ runs, with a tiny model and few steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stemwise import cli
+from stemwise.audio_io import encoding, write_audio
+from tiny_band import RATE, music, write_tiny_band
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: Long options of the docs -> what is short enough for a test.
+FEWER = {"--seconds": "5", "--steps": "1", "--count": "2", "-n": "2", "--evaluations": "1"}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the docs speak of, and a tiny model in the place of the bundled one."""
+    (tmp_path / "weights").mkdir()
+    write_tiny_band(tmp_path / "weights" / "band")
+    monkeypatch.setattr("stemwise.model.BUNDLED", tmp_path / "weights")
+    desk = tmp_path / "desk"
+    monkeypatch.chdir(desk if desk.mkdir() is None else desk)
+    write_audio("song.mp3", music(22.0, channels=1, rate=8000), 8000, encoding("mp3"))
+    for name in ("take.wav", "keys.wav", "album/one.wav", "takes/one.wav", "takes/two.wav"):
+        write_audio(name, music(0.8), RATE)
+    shutil.copytree(ROOT / "recipes", "recipes")
+    return desk
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_runs(page: Path, desk: Path) -> None:
+    ran = 0
+    for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            exec(compile(block, str(page), "exec"), {})
+        for line in block.splitlines() if language == "sh" else []:
+            run(line)
+            ran += 1
+    assert ran or page.name in ("architecture.md", "formats.md") or not BLOCK.search(page.read_text(encoding="utf-8"))
+
+
+def run(line: str) -> None:
+    program, *words = shlex.split(line)
+    assert program == "stemwise", f"only stemwise commands can be run by this test: {line}"
+    for index, word in enumerate(words[:-1]):
+        if word in FEWER and words[0] != "separate":
+            words[index + 1] = FEWER[word]
+    if words[0] in ("generate", "accompany", "edit") and "--steps" not in words:
+        words += ["--steps", "1"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_readme_names_every_verb() -> None:
+    shown = CliRunner().invoke(cli.app, ["--help"]).output
+    verbs = re.findall(r"^  (\w+)  ", shown.split("Commands:")[1], re.MULTILINE)
+    assert len(verbs) >= 9
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [verb for verb in verbs if f"`{verb}" not in readme] == []
