@@ -28,7 +28,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tiny_band(tmp_path / "weights" / "band")
     monkeypatch.setattr("stemwise.model.BUNDLED", tmp_path / "weights")
     desk = tmp_path / "desk"
-    monkeypatch.chdir(desk if desk.mkdir() is None else desk)
+    desk.mkdir()
+    monkeypatch.chdir(desk)
     write_audio("song.mp3", music(22.0, channels=1, rate=8000), 8000, encoding("mp3"))
     for name in ("take.wav", "keys.wav", "album/one.wav", "takes/one.wav", "takes/two.wav"):
         write_audio(name, music(0.8), RATE)

@@ -136,10 +136,10 @@ def _below(folder: Path, root: Path, stems: Collection[str]) -> Iterator[Item]:
 
 
 def _name_apart(items: list[Item]) -> list[Item]:
-    """Give items that would share an output folder longer names: the ending, then the folders they lie in."""
+    """Give items that would share an output folder longer names: the ending, the folders they lie in, then a number."""
     level = [0] * len(items)
     while True:
-        names = [_track(item, depth) for item, depth in zip(items, level)]
+        names = [_track(item, level[index], index) for index, item in enumerate(items)]
         places: dict[str, list[int]] = {}
         for index, name in enumerate(names):
             places.setdefault(name.casefold(), []).append(index)
@@ -150,13 +150,11 @@ def _name_apart(items: list[Item]) -> list[Item]:
             level[index] += 1
 
 
-def _track(item: Item, level: int) -> str:
-    """Level 0: the plain name; 1: with its ending; 2, 3, ...: in one, two, ... of its parent folders, then numbered."""
-    ending = item.source.suffix.lstrip(".").lower() if item.source.is_file() else ""
+def _track(item: Item, level: int, index: int) -> str:
+    """Level 0: the plain name; 1: with its ending; 2, 3, ...: in one, two, ... of its parent folders; then numbered."""
+    ending = "" if item.source.is_dir() else item.source.suffix.lstrip(".").lower()
     name = f"{item.track}_{ending}" if level and ending else item.track
-    if level < 2:
-        return name
-    parents = [part for part in item.source.resolve().parts[1:-1] if part]
-    depth = level - 1
-    number = f"_{depth - len(parents)}" if depth > len(parents) else ""
-    return "/".join([*parents[-depth:], name]) + number
+    parents = item.source.absolute().parts[1:-1]
+    depth = max(0, level - 1)
+    number = f"_{index + 1}" if depth > len(parents) else ""
+    return "/".join([*parents[len(parents) - min(depth, len(parents)) :], name]) + number
