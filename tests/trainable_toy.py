@@ -93,7 +93,7 @@ def write_recipe(file: Path, songs: Path, run: Path, valid: bool = True, **train
         "run": str(run),
         "model": {"type": "toy"},
         "data": data,
-        "optim": {"lr": 0.01, "warmup": 4},
+        "optim": {"lr": 0.01, "warmup": 4, "muon": ["second"]},
         "train": {**plan, "ema": 0.9, "precision": "32", **train},
     }
     file.write_text(json.dumps(document))

@@ -39,6 +39,7 @@ class AugmentationSection(Section):
     polarity: Chance = 0.5
     remix: Chance = 0.0
     dropout: Chance = 0.0
+    mono: Chance = 0.0
 
     @model_validator(mode="after")
     def _range(self) -> AugmentationSection:
@@ -61,15 +62,21 @@ class DataSection(Section):
 
 
 class OptimSection(Section):
-    """AdamW; `decay` after `warmup` steps: cosine to `final` x lr at the last step, inverse square root, constant."""
+    """Rates rise for `warmup` steps, then `decay`: cosine or square root of what is left (both end at `final` times the
+    rate at the last step), inverse square root of the step, or constant. `clip`: largest norm of the gradient.
+
+    AdamW with `lr`, `betas`; matrices in the parts of the network that `muon` names take Muon with `muon_lr`.
+    """
 
     lr: Annotated[float, Field(gt=0.0)] = 3e-4
     betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     warmup: Annotated[int, Field(ge=0)] = 500
-    decay: Literal["cosine", "rsqrt", "constant"] = "cosine"
+    decay: Literal["cosine", "sqrt", "rsqrt", "constant"] = "cosine"
     final: Chance = 0.0
     clip: Annotated[float, Field(gt=0.0)] = 1.0
+    muon: list[str] = []
+    muon_lr: Annotated[float, Field(gt=0.0)] = 5e-3
 
 
 class TrainSection(Section):

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from stemwise import checkpoint, runs
 from stemwise.errors import RecipeError, TrainingError
 from stemwise.interruption import ignore_key_press, stop_signals
-from stemwise.optimization import Ema, adamw, learning_rate
+from stemwise.optimization import Ema, optimizers, schedule
 from stemwise.recipe import Recipe
 from stemwise.songs.folder import describe, scan
 from stemwise.songs.song import Song
@@ -115,10 +115,13 @@ class _Loop:
             self.module.load_state_dict(state["model"])
         elif recipe.model.init is not None:
             checkpoint.load_weights(self.module, recipe.model.init)
-        optimizer = adamw(self.module, recipe.optim)
+        made = optimizers(self.module, recipe.optim)
+        # Rates are the recipe's, also where the stored state brings others.
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in made]
         if state is not None:
-            optimizer.load_state_dict(state["optimizer"])
-        self.wrapped, self.optimizer = fabric.setup(self.module, optimizer)
+            for optimizer, stored in zip(made, state["optimizers"], strict=True):
+                optimizer.load_state_dict(stored)
+        self.wrapped, *self.optimizers = fabric.setup(self.module, *made)
         self.wrapped.mark_forward_method("loss")
         self.ema = Ema(self.module, recipe.train.ema)
         self.done = 0
@@ -200,9 +203,10 @@ class _Loop:
 
     def _step(self, batch: Tensor) -> dict[str, float | Tensor]:
         """One optimizer step; returns the scalars to log."""
-        recipe, rate = self.recipe, learning_rate(self.recipe.optim, self.done, self.recipe.train.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        recipe, factor = self.recipe, schedule(self.recipe.optim, self.done, self.recipe.train.steps)
+        for optimizer, rates in zip(self.optimizers, self.rates):
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate * factor
         generator = self._generator(recipe.seed, _STEP, self.done, self.fabric.global_rank)
         self.module.train()
         loss, parts = _loss_and_parts(self.wrapped.loss(batch, generator))
@@ -213,11 +217,13 @@ class _Loop:
         norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), recipe.optim.clip))
         if not math.isfinite(norm):
             raise self._diverged(f"the loss is {self.loss:.4g} but the norm of its gradient {norm}")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.done + 1)
         self.recent.append(self.loss)
-        return {**{f"train/{name}": value for name, value in parts.items()}, "train/gradient_norm": norm, "lr": rate}
+        lr = recipe.optim.lr * factor
+        return {**{f"train/{name}": value for name, value in parts.items()}, "train/gradient_norm": norm, "lr": lr}
 
     @torch.no_grad()
     def _validate(self, windows: Windows) -> dict[str, float | Tensor]:
@@ -265,7 +271,7 @@ class _Loop:
                 "validation": self.validation,
                 "model": self.module.state_dict(),
                 "ema": self.ema.state(),
-                "optimizer": self.optimizer.optimizer.state_dict(),
+                "optimizers": [optimizer.optimizer.state_dict() for optimizer in self.optimizers],
             }
             runs.save_state(self.recipe.run, state, self.recipe.train.keep)
         self.fabric.barrier()

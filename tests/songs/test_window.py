@@ -92,6 +92,13 @@ def test_dropout_silences_and_nearly_silent_windows_are_drawn_again(songs: list[
     assert never[0].shape == (3, 2, 512)  # gives up after a while rather than loop for ever
 
 
+def test_mono_makes_channels_equal(songs: list[Song]) -> None:
+    change = dataclasses.replace(NO_CHANGE, mono=0.5)
+    windows = Windows(songs, dataclasses.replace(PLAIN, augmentation=change), 0)
+    equal = [torch.equal(windows[index][:, 0], windows[index][:, 1]) for index in range(60)]
+    assert 15 < sum(equal) < 45
+
+
 def test_short_songs_are_padded_and_channels_follow_the_options(songs: list[Song]) -> None:
     long = Windows(songs[1:], dataclasses.replace(PLAIN, frames=3000), 0)[0]
     assert long[0, 0, :2000].all() and not long[0, 0, 2000:].any()

@@ -28,7 +28,8 @@ class Augmentation:
     """Random changes to a window, for training only; every chance is a probability in [0, 1].
 
     `gain_db`: range of a gain drawn for each stem; `swap`: left and right exchanged, per stem; `polarity`: a stem's
-    sign flipped; `remix`: each stem of the window from a song and position of its own; `dropout`: a stem silenced.
+    sign flipped; `remix`: each stem of the window from a song and position of its own; `dropout`: a stem silenced;
+    `mono`: every stem of the window the same on all channels.
     """
 
     gain_db: tuple[float, float] = (-6.0, 6.0)
@@ -36,6 +37,7 @@ class Augmentation:
     polarity: float = 0.5
     remix: float = 0.0
     dropout: float = 0.0
+    mono: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def _channels(window: np.ndarray, channels: int) -> np.ndarray:
 def _augment(window: np.ndarray, augmentation: Augmentation, draw: np.random.Generator) -> None:
     """Change a window (stem, channel, frames) in place; what a stem draws does not depend on what others drew."""
     low, high = augmentation.gain_db
+    if draw.random() < augmentation.mono:
+        window[:] = window.mean(axis=1, keepdims=True)
     for stem, (gain, swap, polarity, dropout) in zip(window, draw.random((len(window), 4))):
         if dropout < augmentation.dropout:
             stem[:] = 0.0
