@@ -20,7 +20,7 @@ def write_tiny_band(folder: Path) -> Path:
         patches=((128, 16), (256, 32), (640, 80)), widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), attention_heads=2, embedding=16
     )
     torch.manual_seed(0)
-    return save_model(folder, Band(BandConfig(frames=32, net=net)), metadata={"licence": "none", "training": "none"})
+    return save_model(folder, Band(BandConfig(bins=1024, frames=32, net=net)), metadata={"licence": "none", "training": "none"})
 
 
 def music(seconds: float, channels: int = 2, seed: int = 0, rate: int = RATE) -> np.ndarray:

@@ -18,7 +18,7 @@ class Lapped(nn.Module):
 
     ``encode``: (..., time) -> (..., frames, bins) with ``time = (frames - 1) * bins``.
     ``decode``: the exact inverse on signals (and the adjoint of ``encode`` when ``tilt`` is 0).
-    ``tilt`` is the assumed decay of the amplitude spectrum: gain(f) = ((f + f0) / f1) ** tilt, f0 = 60 Hz, f1 = 500 Hz.
+    ``tilt`` is the assumed decay of the amplitude spectrum: gain(f) = ((f + f0) / f1) ** tilt, f0 = 60 Hz, f1 = 1500 Hz.
     """
 
     additive = True
@@ -38,7 +38,7 @@ class Lapped(nn.Module):
         rotation = torch.exp(-1j * math.pi * n / (2 * bins)) * math.sqrt(2 / bins)
         phase = torch.exp(-1j * math.pi * (bins + 1) / 2 * (k + 0.5) / bins)
         twiddle = torch.exp(-1j * math.pi / (4 * bins) * (4 * k[: bins // 2] + 0.5)) * (2 / bins) ** 0.25
-        self.register_buffer("gain", ((frequency + 60.0) / 500.0).pow(tilt).float(), persistent=False)
+        self.register_buffer("gain", ((frequency + 60.0) / 1500.0).pow(tilt).float(), persistent=False)
         self.register_buffer("_window", window.float(), persistent=False)
         self.register_buffer("_before", (window * rotation).to(torch.complex64), persistent=False)
         self.register_buffer("_phase", phase.to(torch.complex64), persistent=False)

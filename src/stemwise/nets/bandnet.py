@@ -22,7 +22,7 @@ class BandNetConfig:
 
     slots: int = 6
     channels: int = 2
-    patches: tuple[tuple[int, int], ...] = ((128, 2), (256, 8), (640, 20))
+    patches: tuple[tuple[int, int], ...] = ((256, 2), (512, 8), (1280, 20))
     widths: tuple[int, ...] = (64, 96, 160, 224)
     depths: tuple[int, ...] = (1, 2, 2, 2)
     attention_heads: int = 7
@@ -70,6 +70,9 @@ class BandNet(nn.Module):
         The number of frames must be a multiple of ``2 ** (levels - 1)``.
         """
         embedding = self.embed(levels)
+        device = slots.device.type
+        if torch.is_autocast_enabled(device):  # before the patches are cut, which halves the memory traffic
+            slots, mixture = slots.to(torch.get_autocast_dtype(device)), mixture.to(torch.get_autocast_dtype(device))
         x = self.read(torch.cat([slots, mixture], dim=1)) + self.place
         skips: list[Tensor] = []
         for index, module in enumerate(self.down):

@@ -26,11 +26,20 @@ class BandConfig:
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano", "other")
     rate: int = 44100
-    bins: int = 1024
-    frames: int = 256
+    bins: int = 2048
+    frames: int = 128
     tilt: float = 0.8
     sigma_data: float = 0.45
     net: BandNetConfig = field(default_factory=BandNetConfig)
+
+    def __post_init__(self) -> None:
+        step = 2 ** (len(self.net.widths) - 1)
+        if sum(bins for bins, _ in self.net.patches) != self.bins:
+            raise ValueError(f"net.patches must cover the {self.bins} bins exactly")
+        if self.frames % step or self.net.positions % step:
+            raise ValueError(f"frames and the number of patches must be multiples of {step}")
+        if self.net.slots != len(self.stems) + 1:
+            raise ValueError(f"{len(self.stems)} stems and the mixture need net.slots of {len(self.stems) + 1}")
 
     @property
     def window(self) -> int:
@@ -91,12 +100,12 @@ class Band(nn.Module):
         slots = (scaled * (1 + scaled.abs()).rsqrt()).flatten(1, 2)
         y = self.net(slots, features, sigma.clamp(CLEAN, ABSENT).log() / 4)
         free, real, imaginary, other = y.unbind(3)
-        gate = mix_heard[:, None] / sd
-        masked = (real + 0.2) * mix[:, None] + imaginary * quadrature[:, None] + other * mix[:, None].flip(2)
+        seen, turned = ((z * (mix_heard / sd)).to(y.dtype)[:, None] for z in (mix, quadrature))
+        masked = (real + 0.2) * seen + imaginary * turned + other * seen.flip(2)
         stem_level = level[:, :-1]
         c_skip = sd**2 / (stem_level**2 + sd**2) * heard[:, :-1]
         c_out = stem_level * sd * (stem_level**2 + sd**2).rsqrt()
-        stems = c_skip * x[:, :-1] + c_out * (free + gate * masked)
+        stems = c_skip * x[:, :-1] + c_out * (free + masked)
         total = torch.where(level[:, -1] <= CLEAN, mix, stems.sum(1))
         return torch.cat([stems, total[:, None]], dim=1)
 
@@ -112,8 +121,8 @@ class Band(nn.Module):
         x = clean + torch.where((level > CLEAN) & (level < ABSENT), level, 0.0) * noise
         estimate = self(x, sigma)[:, :-1]
         target = clean[:, :-1]
-        error = ((estimate - target).square() * self.bin_weight).mean((2, 3, 4))
-        energy = (target.square() * self.bin_weight).mean((2, 3, 4))
+        error = ((estimate - target).square() @ self.bin_weight).mean((2, 3)) / self.config.bins
+        energy = (target.square() @ self.bin_weight).mean((2, 3)) / self.config.bins
         sd = self.config.sigma_data
         weight = 1 + sd**2 / sigma[:, :-1] ** 2
         relative = weight * error / (energy + 0.1 * energy.mean(1, keepdim=True) + 1e-4)

@@ -1,0 +1,161 @@
+"""The band prior and its system: what the slots mean, what training asks, sums, reproducible sampling."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from stemwise.nets.bandnet import BandNetConfig
+from stemwise.query import Query
+from stemwise.stems import Audio
+from stemwise.systems.band import ABSENT, CLEAN, Band, BandConfig, draw_levels, loudness, rotate
+from stemwise.systems.band_system import BandSystem, Context
+
+NET = BandNetConfig(
+    patches=((64, 4), (64, 8)), widths=(8, 8), depths=(1, 1), attention_heads=2, embedding=16
+)
+CONFIG = BandConfig(bins=128, frames=16, net=NET)
+
+
+@pytest.fixture(scope="module")
+def prior() -> Band:
+    torch.manual_seed(0)
+    band = Band(CONFIG).eval()
+    for parameter in band.parameters():  # zero-initialised layers would hide mistakes
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return band
+
+
+def state(prior: Band, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 6, 2, CONFIG.frames, CONFIG.bins, generator=generator)
+
+
+def test_an_absent_slot_is_not_read(prior: Band) -> None:
+    sigma = torch.full((2, 6), 0.5)
+    sigma[:, 1] = ABSENT
+    x, y = state(prior), state(prior)
+    y[:, 1] = 7.0
+    with torch.no_grad():
+        torch.testing.assert_close(prior(x, sigma), prior(y, sigma))
+
+
+def test_a_clean_slot_is_returned(prior: Band) -> None:
+    sigma = torch.full((2, 6), 0.5)
+    sigma[:, 2] = CLEAN
+    x = state(prior)
+    with torch.no_grad():
+        torch.testing.assert_close(prior(x, sigma)[:, 2], x[:, 2], atol=0.1, rtol=0.02)
+
+
+def test_an_unheard_mixture_is_the_sum_of_the_stems(prior: Band) -> None:
+    sigma = torch.full((2, 6), 0.5)
+    with torch.no_grad():
+        estimate = prior(state(prior), sigma)
+    torch.testing.assert_close(estimate[:, -1], estimate[:, :-1].sum(1))
+
+
+def test_the_loss_teaches_and_repeats(prior: Band) -> None:
+    torch.manual_seed(1)
+    band = Band(CONFIG)
+    batch = 0.1 * torch.randn(4, 5, 2, CONFIG.window)
+
+    def loss() -> torch.Tensor:
+        return band.loss(batch, torch.Generator().manual_seed(3))
+
+    first = loss()
+    assert torch.equal(first, loss())
+    optimizer = torch.optim.Adam(band.parameters(), 1e-2)
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    assert loss() < first - 0.02
+
+
+def test_training_covers_every_task() -> None:
+    levels = draw_levels(4000, 5, torch.Generator().manual_seed(0))
+    stems, mixture = levels[:, :5], levels[:, 5]
+    separating = (mixture <= CLEAN).float().mean()
+    assert 0.6 < separating < 0.7
+    assert sorted(mixture.unique().tolist()) == pytest.approx([CLEAN, ABSENT])
+    assert ((stems > 1.01 * CLEAN).any(1)).all(), "every window asks for at least one stem"
+    accompanying = ((stems < 1.01 * CLEAN).any(1) & (mixture == ABSENT)).float().mean()
+    assert accompanying > 0.1
+    assert (~(stems < 1.01 * CLEAN).any(1) & (mixture == ABSENT)).float().mean() > 0.1
+
+
+def test_mid_and_side_are_orthonormal() -> None:
+    wave = torch.randn(3, 2, 50)
+    torch.testing.assert_close(rotate(rotate(wave)), wave)
+    torch.testing.assert_close(loudness(rotate(wave)), loudness(wave))
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 4])
+def test_separated_stems_sum_to_the_window(prior: Band, evaluations: int) -> None:
+    wave = 0.3 * torch.randn(2, 2, CONFIG.window)
+    stems, left = BandSystem(prior).separate(wave, evaluations)
+    assert stems.shape == (2, 5, 2, CONFIG.window)
+    torch.testing.assert_close(stems.sum(1), wave, atol=1e-5, rtol=1e-4)
+    assert left.shape == wave.shape
+
+
+def test_separation_scales_with_its_input(prior: Band) -> None:
+    wave = 0.3 * torch.randn(1, 2, CONFIG.window)
+    system = BandSystem(prior)
+    torch.testing.assert_close(system.separate(0.01 * wave)[0], 0.01 * system.separate(wave)[0], atol=1e-6, rtol=1e-3)
+
+
+def test_silence_separates_into_silence(prior: Band) -> None:
+    stems, _ = BandSystem(prior).separate(torch.zeros(1, 2, CONFIG.window))
+    assert stems.abs().max() < 1e-3
+
+
+def test_sampling_repeats_by_seed_and_hears_its_context(prior: Band) -> None:
+    system = BandSystem(prior)
+    drums = {"drums": 0.2 * torch.randn(2, CONFIG.window)}
+    answers = [
+        system.sample(["bass", "piano"], Context(context, {}, 0.2), seed=seed, steps=4)
+        for context, seed in ((drums, 1), (drums, 1), (drums, 2), ({}, 1))
+    ]
+    assert answers[0].shape == (2, 2, CONFIG.window)
+    assert torch.equal(answers[0], answers[1])
+    assert not torch.allclose(answers[0], answers[2])
+    assert not torch.allclose(answers[0], answers[3])
+
+
+def test_answers_come_in_the_order_asked_for(prior: Band) -> None:
+    system = BandSystem(prior)
+    one = system.sample(["piano", "bass"], Context({}, {}, 0.1), seed=5, steps=3)
+    other = system.sample(["bass", "piano"], Context({}, {}, 0.1), seed=5, steps=3)
+    torch.testing.assert_close(one, other.flip(0))
+
+
+def test_what_is_fixed_in_time_stays(prior: Band) -> None:
+    system = BandSystem(prior)
+    signal = 0.1 * torch.randn(2, CONFIG.window)
+    where = torch.zeros(CONFIG.window, dtype=torch.bool)
+    where[: CONFIG.window // 2] = True
+    made = system.sample(["bass"], Context({}, {"bass": (signal, where)}, 0.1), seed=0, steps=3)[0]
+    kept = (CONFIG.window // 2 // CONFIG.bins - 1) * CONFIG.bins
+    torch.testing.assert_close(made[:, :kept], signal[:, :kept], atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(made[:, -kept:], signal[:, -kept:], atol=1e-3)
+
+
+def test_what_the_system_cannot_answer_has_a_reason(prior: Band) -> None:
+    system = BandSystem(prior)
+    one = Audio(("x",), torch.zeros(1, 1, 2, 8), 44100)
+    assert system.answers(Query({}, frozenset({"bass"}))) is None
+    assert "vocals" in str(system.answers(Query({}, frozenset({"vocals"}))))
+    assert "sub-mix" in str(system.answers(Query({frozenset({"bass", "drums"}): one}, frozenset({"piano"}))))
+
+
+def test_a_configuration_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="cover the 256 bins"):
+        BandConfig(bins=256, frames=16, net=NET)
+    with pytest.raises(ValueError, match="multiples of 2"):
+        BandConfig(bins=128, frames=15, net=NET)
+    assert math.isclose(CONFIG.window, 15 * 128)
