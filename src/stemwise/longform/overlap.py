@@ -9,6 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stemwise.longform.fifo import Fifo
+
+# Finished audio is handed on in small blocks: what follows then works in a few megabytes, and the allocator's heap does
+# not grow by fragmentation over an hour.
+_STEP = 16_384
+
 
 @dataclass(frozen=True)
 class Windowing:
@@ -83,20 +89,20 @@ class _Piece:
 
 def _pieces(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iterator[_Piece]:
     """Cut windows of which the last one is moved back to be full of music; only a short signal is padded."""
-    held = np.zeros((0, 0), np.float32)
-    start = position = covered = 0
+    held = Fifo()
+    start = position = covered = 0  # of what is held, of the next window, and the end of the last one
     for block in blocks:
-        held = block if held.size == 0 else np.concatenate([held, block], axis=1)
-        while position + window <= start + held.shape[1]:
-            yield _Piece(position, 0, window, held[:, position - start : position - start + window])
-            held, start = held[:, position - start :], position
+        held.append(block)
+        while position + window <= held.received:
+            yield _Piece(position, 0, window, held.view(position - start, window).copy())
+            held.drop(position - start)
+            start = position
             covered, position = position + window, position + hop
-    total = start + held.shape[1]
+    total = held.received
     if total > covered:
         begin = max(0, total - window)
-        signal = held[:, begin - start :]
-        padding = window - signal.shape[1]
-        signal = np.pad(signal, ((0, 0), (0, padding))) if padding else signal
+        signal = held.view(begin - start, window)
+        signal = np.pad(signal, ((0, 0), (0, window - signal.shape[1])))
         yield _Piece(position, position - begin, total - position, signal)
 
 
@@ -119,15 +125,17 @@ def overlap_add(
     base = 0
     rows = stems * channels
 
-    def finish(frames: int) -> np.ndarray:
+    def finish(frames: int) -> Iterator[np.ndarray]:
         assert total is not None
-        out = total[:, :frames] / weight[:frames]
+        for start in range(0, frames, _STEP):
+            part = slice(start, min(start + _STEP, frames))
+            out = total[:, part] / weight[part]
+            if len(out) > rows:
+                usage.residual_energy += energy(out[rows:])
+            yield out[:rows]
         for line in (total, weight):
             line[..., : window - frames] = line[..., frames:].copy()
             line[..., window - frames :] = 0
-        if out.shape[0] > rows:
-            usage.residual_energy += energy(out[rows:])
-        return out[:rows]
 
     end = 0
     for piece, answer in _answers(_pieces(blocks, window, hop), separate_window, stems, channels, windowing):
@@ -135,14 +143,15 @@ def overlap_add(
         if total is None:
             total = np.zeros((answer.shape[0], window), np.float32)
         if piece.position > base:
-            yield finish(piece.position - base)
+            yield from finish(piece.position - base)
             base = piece.position
         gain = fade[: piece.length]
-        total[:, : piece.length] += answer[:, piece.skip : piece.skip + piece.length] * gain
+        for row, estimate in zip(total, answer, strict=True):
+            row[: piece.length] += estimate[piece.skip : piece.skip + piece.length] * gain
         weight[: piece.length] += gain
         end = max(end, piece.position + piece.length)
     if end > base:
-        yield finish(end - base)
+        yield from finish(end - base)
 
 
 def _answers(
@@ -167,7 +176,8 @@ def _answers(
                 lane if len(group) == windowing.channels else lane.mean(axis=1, keepdims=True)
                 for group, lane in zip(groups, values[index * len(groups) : (index + 1) * len(groups)], strict=True)
             ]
-            yield piece, np.concatenate(folded, axis=1).reshape(-1, windowing.window)
+            joined = folded[0] if len(folded) == 1 else np.concatenate(folded, axis=1)
+            yield piece, joined.reshape(-1, windowing.window)
 
     for piece in pieces:
         batch.append(piece)

@@ -11,6 +11,7 @@ import numpy as np
 
 from stemwise.audio_io import StemWriter, resample_blocks, resampled_frames
 from stemwise.errors import Cancelled
+from stemwise.longform.fifo import Fifo
 from stemwise.longform.overlap import Usage, WindowFunction, Windowing, energy, overlap_add
 from stemwise.longform.sources import Source
 
@@ -84,7 +85,7 @@ def separate_blocks(
     """
     started = time.monotonic()
     tally = _Tally()
-    pending = _Pending()
+    pending = Fifo()
 
     def incoming() -> Iterator[np.ndarray]:
         for block in source.blocks():
@@ -100,9 +101,10 @@ def separate_blocks(
     restored = resample_blocks(estimated, windowing.rate, source.rate, frames=lambda: pending.received)
     heir = list(stems).index("other") if "other" in stems else None
     for flat in restored:
-        original = pending.take(flat.shape[1])
+        original = pending.view(0, flat.shape[1])
         parts = np.ascontiguousarray(flat).reshape(len(stems), source.channels, -1)
         _close(parts, original, heir, tally)
+        pending.drop(flat.shape[1])
         yield parts
         _tell(progress, tally.frames, source, started)
     return tally.report(source, windowing, time.monotonic() - started)
@@ -136,23 +138,6 @@ def separate_to_files(
     with writer:
         report = _drain(separate_blocks(source, separate_window, writer.names, windowing, progress), writer.write)
         return replace(report, gain_db=writer.close().gain_db)
-
-
-class _Pending:
-    """The input's samples that still wait for their stems."""
-
-    def __init__(self) -> None:
-        self._blocks: list[np.ndarray] = []
-        self.received = 0
-
-    def append(self, block: np.ndarray) -> None:
-        self._blocks.append(block)
-        self.received += block.shape[1]
-
-    def take(self, frames: int) -> np.ndarray:
-        joined = self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks, axis=1)
-        self._blocks = [joined[:, frames:]]
-        return joined[:, :frames]
 
 
 @dataclass
