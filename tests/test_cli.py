@@ -108,7 +108,7 @@ def test_generate(run: Run, here: Path) -> None:
     mix, rate = read_audio(folder / "mix.wav")
     assert mix.shape == (2, round(0.8 * rate))
     run("generate", "--seconds", "0.8", "--seed", "7", "--steps", "2", "-o", "again")
-    assert (here / "again/tiny/seed-7/mix.wav").read_bytes() == (folder / "mix.wav").read_bytes()
+    assert np.array_equal(read_audio(here / "again/tiny/seed-7/mix.wav")[0], mix)
 
 
 def test_accompany_keeps_what_was_given(run: Run, here: Path) -> None:

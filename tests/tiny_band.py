@@ -17,10 +17,15 @@ RATE = 44100
 def write_tiny_band(folder: Path) -> Path:
     """A model folder of about 100 kB whose window is 0.7 s."""
     net = BandNetConfig(
-        patches=((128, 16), (256, 32), (640, 80)), widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), attention_heads=2, embedding=16
+        patches=((128, 16), (256, 32), (640, 80)),
+        widths=(8, 8, 8, 8),
+        depths=(1, 1, 1, 1),
+        attention_heads=2,
+        embedding=16,
     )
     torch.manual_seed(0)
-    return save_model(folder, Band(BandConfig(bins=1024, frames=32, net=net)), metadata={"licence": "none", "training": "none"})
+    band = Band(BandConfig(bins=1024, frames=32, net=net))
+    return save_model(folder, band, metadata={"licence": "none", "training": "none"})
 
 
 def music(seconds: float, channels: int = 2, seed: int = 0, rate: int = RATE) -> np.ndarray:
