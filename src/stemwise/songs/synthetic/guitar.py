@@ -32,7 +32,7 @@ def fretted(chord: Chord, position: int) -> list[int]:
             continue
         if not grip or pitch > grip[-1]:
             grip.append(pitch)
-    return grip or [nearest(c, 55) for c in chord.classes]
+    return grip if len(grip) > 1 else sorted(nearest(c, 55) for c in chord.classes)
 
 
 def _strum(

@@ -176,7 +176,7 @@ def loudness(audio: Audio, rate: int) -> float:
     return float(10 * np.log10(np.mean(sounding**2) + 1e-12))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=12)
 def _synthesizer(path: str, rate: int, quality: int) -> Any:
     try:
         import symusic

@@ -1,0 +1,82 @@
+"""Songs on disk: layout, restart, the description, MIDI, the command line entry."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemwise.songs.synthetic import COMPOSER, compose, write, write_midi, write_songs
+
+RATE = 16000
+
+
+def test_a_song_folder_holds_its_sounding_stems_and_a_description(tmp_path: Path) -> None:
+    folders = list(write_songs(tmp_path / "out", [3, 12], fonts="builtin", rate=RATE, seconds=5))
+    assert [f.name for f in folders] == ["song-000003", "song-000012"]
+    for folder in folders:
+        about = json.loads((folder / "song.json").read_text())
+        files = {p.stem for p in folder.glob("*.wav")}
+        assert files == set(about["stems"]) and files
+        assert about["format"] == 1 and about["composer"] == COMPOSER and about["fonts"] == "builtin"
+        assert about["rate"] == RATE and about["frames"] == 5 * RATE
+        total = np.zeros((5 * RATE, 2))
+        for stem in files:
+            audio, rate = soundfile.read(folder / f"{stem}.wav", always_2d=True)
+            assert rate == RATE and audio.shape == (5 * RATE, 2)
+            assert soundfile.info(folder / f"{stem}.wav").subtype == "PCM_16"
+            assert np.abs(audio).max() > 1e-3
+            total += audio
+        assert np.abs(total).max() <= 0.901
+        assert set(about["programs"]) == set(about["sounds"]) == set(about["levels"]) == files
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_finished_songs_are_skipped_and_unfinished_ones_redone(tmp_path: Path) -> None:
+    def write_two() -> None:
+        list(write_songs(tmp_path, [1, 2], fonts="builtin", rate=RATE, seconds=3))
+
+    write_two()
+    first, second = tmp_path / "song-000001", tmp_path / "song-000002"
+    stamp = (first / "song.json").stat().st_mtime_ns
+    kept = {p.name: p.read_bytes() for p in second.iterdir()}
+    (second / "song.json").unlink()
+    write_two()
+    assert (first / "song.json").stat().st_mtime_ns == stamp
+    assert {p.name: p.read_bytes() for p in second.iterdir()} == kept
+
+
+def test_an_error_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(write, "write_midi", fail)
+    with pytest.raises(OSError, match="no space"):
+        list(write_songs(tmp_path, [1], fonts="builtin", rate=RATE, seconds=2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_midi_matches_the_notes(tmp_path: Path) -> None:
+    symusic = pytest.importorskip("symusic")
+    piece = compose(21, seconds=20)
+    write_midi(piece, tmp_path / "song.mid")
+    score = symusic.Score(tmp_path / "song.mid").to("second")
+    assert {t.name for t in score.tracks} == set(piece.stems)
+    for stem in piece.stems:
+        want = sorted(float(s) for t in piece.tracks if t.stem == stem for s in t.notes["start"])
+        got = sorted(float(n.time) for t in score.tracks if t.name == stem for n in t.notes)
+        assert len(got) == len(want)
+        assert np.abs(np.array(got) - np.array(want)).max() < 0.01
+
+
+def test_command_line_entry(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stemwise.songs.synthetic", str(tmp_path), "--seeds", "5:7", "--fonts", "builtin",
+               "--seconds", "2", "--rate", "8000"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["song-000005", "song-000006"]
