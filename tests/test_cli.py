@@ -195,6 +195,14 @@ def test_existing_output_is_refused_skipped_or_replaced(run: Run, here: Path) ->
     assert stem.stat().st_mtime_ns != before
 
 
+def test_overwriting_never_deletes_what_is_not_ours(run: Run, here: Path) -> None:
+    run("separate", "song.wav", "--stems", "bass")
+    notes = here / "separated/tiny/song/notes.txt"
+    notes.write_text("bar 12: too loud")
+    assert "'notes.txt'" in run("separate", "song.wav", "--stems", "bass", "--overwrite", code=1).stderr
+    assert notes.is_file()
+
+
 def test_skipping_never_passes_another_result_off_as_this_one(run: Run, here: Path) -> None:
     run("separate", "song.wav", "--stems", "bass")
     write_audio("song.wav", music(0.5, seed=3), RATE)

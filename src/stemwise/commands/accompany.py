@@ -46,7 +46,7 @@ def accompany(
 
     What was given is kept bit for bit. Output: accompanied/band/NAME, with take-1, take-2, ... for several candidates.
     """
-    from stemwise.batch import Item, Outcome
+    from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
     from stemwise.model import known_names, load
@@ -61,22 +61,21 @@ def accompany(
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
     base = name or (source.resolve().name if source.is_dir() else source.stem)
 
-    def take(number: int) -> Outcome:
-        track = base if candidates == 1 else f"{base}/take-{number + 1}"
+    def take(item: Item) -> Outcome:
+        number = numbers[item.track]
         parameters = {"want": list(wanted), "given": list(played), "steps": steps}
         made = Made("accompany", loaded.name, played, seed + number, parameters)
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
-            with voice.progress(track) as progress:
+            with voice.progress(item.track) as progress:
                 audio = loaded.accompany(played, wanted, seed=seed + number, steps=steps, progress=progress)
             return put_audio(folder, audio, how)
 
-        return produce(Item(source, track), place, made, make)
+        return produce(item, place, made, make)
 
-    outcomes = []
-    for number in range(candidates):
-        outcomes.append(take(number))
-        tell(voice, outcomes[-1])
+    numbers = {f"{base}/take-{n + 1}": n for n in range(candidates)} if candidates > 1 else {base: 0}
+    items = [Item(source, track) for track in numbers]
+    outcomes = work_through(items, take, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "accompany", outcomes))
 
 

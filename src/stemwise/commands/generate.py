@@ -41,7 +41,7 @@ def generate(
 
     Output: generated/band/seed-7/{bass,...,mix}.wav and manifest.json.
     """
-    from stemwise.batch import Item, Outcome
+    from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
     from stemwise.model import known_names, load
@@ -53,20 +53,19 @@ def generate(
     wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
 
-    def piece(number: int) -> Outcome:
-        track = name or f"seed-{number}"
+    def piece(item: Item) -> Outcome:
+        number = numbers[item.track]
         made = Made("generate", loaded.name, {}, number, {"seconds": seconds, "steps": steps, "stems": list(wanted)})
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
-            with voice.progress(track) as progress:
+            with voice.progress(item.track) as progress:
                 audio = loaded.generate(seconds, stems=wanted, seed=number, steps=steps, progress=progress)
             return put_audio(folder, audio, how)
 
-        track = f"{track}-{number}" if name and count > 1 else track
-        return produce(Item(Path(f"seed {number}"), track), place, made, make)
+        return produce(item, place, made, make)
 
-    outcomes = []
-    for number in range(seed, seed + count):
-        outcomes.append(piece(number))
-        tell(voice, outcomes[-1])
+    seeds = range(seed, seed + count)
+    numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in seeds}
+    items = [Item(Path(f"seed {n}"), track) for track, n in numbers.items()]
+    outcomes = work_through(items, piece, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "generate", outcomes))

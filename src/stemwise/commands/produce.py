@@ -71,6 +71,8 @@ def produce(item: Item, place: Place, made: Made, make: Make) -> Outcome:
     made = replace(made, parameters={**made.parameters, "encoding": f"{place.how.extension} {place.how.subtype}"})
     if place.skip and target.exists():
         return _skipped(item, target, made)
+    if place.existing is Existing.OVERWRITE:
+        _refuse_foreign(target)
     with output_folder(target, place.existing) as partial:
         started = time.monotonic()
         files, facts = make(partial)
@@ -125,6 +127,19 @@ def _skipped(item: Item, target: Path, made: Made) -> Outcome:
             "Use --overwrite, or another -o."
         )
     return Outcome(item, "skipped", target, manifest=manifest)
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Overwriting replaces a whole folder, so it may hold nothing but what a command put there."""
+    manifest = read_manifest(target) if target.is_dir() else None
+    ours = {MANIFEST}
+    if manifest is not None:
+        files = [*manifest["stems"].values(), manifest.get("mix")]
+        ours |= {str(facts["file"]) for facts in files if isinstance(facts, dict) and "file" in facts}
+    foreign = sorted(path.name for path in target.iterdir() if path.name not in ours) if target.is_dir() else []
+    if foreign or (target.exists() and not target.is_dir()):
+        what = f"holds {foreign[0]!r}, which" if foreign else "is a file, which"
+        raise AudioFileError(f"{target}: {what} is not of stemwise's making, so it is not overwritten. Move it first.")
 
 
 def _rename(file: Path, target: Path) -> Path:
