@@ -35,9 +35,18 @@ class Context:
 
 @dataclass(frozen=True)
 class BandSystem:
-    """Separation in one or a few evaluations, sampling for everything else."""
+    """Separation in one or a few evaluations, sampling for everything else.
+
+    With `precision` bfloat16 the network (not the state) is evaluated in it, about 40 dB below the estimate.
+    """
 
     prior: Band
+    precision: torch.dtype = torch.float32
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The prior at the system's precision."""
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            return self.prior(x, sigma)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,7 +90,7 @@ class BandSystem:
         slots[:, -1] = mix
         sigma = mix.new_full(slots.shape[:2], ABSENT)
         sigma[:, -1] = CLEAN
-        stems = self.prior(slots, sigma)[:, :-1]
+        stems = self.denoise(slots, sigma)[:, :-1]
         if shift == 0:
             return torch.cat([stems[:, :, :1], stems[:, :, 1:] * side], dim=2)
         back = self.prior.decode(stems)
@@ -104,9 +113,9 @@ class BandSystem:
             names.index(name): clean(prior.encode(signal / context.scale)[None], CLEAN)
             for name, signal in context.known.items()
         }
-        denoiser: Denoiser = bind(prior, {**rest, **heard})
+        denoiser: Denoiser = bind(self.denoise, {**rest, **heard})
         if heard and guidance != 1:
-            denoiser = classifier_free(denoiser, bind(prior, rest), guidance)
+            denoiser = classifier_free(denoiser, bind(self.denoise, rest), guidance)
         constraint: Constraint = Free(shape)
         if context.fixed:
             constraint = self._fixed(free, context, shape)
