@@ -17,7 +17,7 @@ from stemwise.recipe import OptimSection
 class Muon(torch.optim.Optimizer):
     """Momentum, each matrix of it replaced by the nearest orthogonal one (Jordan et al. 2024).
 
-    Axes after the first are flattened. Five steps of a quintic Newton-Schulz iteration bring the singular values near 1;
+    Axes after the first are flattened. Five quintic Newton-Schulz steps bring the singular values near 1;
     the update is then scaled to about the root mean square of AdamW's (0.2, Liu et al. 2025).
     """
 
