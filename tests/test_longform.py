@@ -219,6 +219,19 @@ def test_a_wrong_answer_is_named() -> None:
         separate_whole(ArraySource(noise(2, 500), 8_000), lambda x: shares(x)[:, :2], STEMS, Windowing(8_000, 1_000))
 
 
+def test_no_graph_is_kept_for_a_model_with_gradients() -> None:
+    gain = torch.nn.Parameter(torch.tensor(1.0))
+    grad_modes: list[bool] = []
+
+    def learned(x: Tensor) -> Split:
+        grad_modes.append((gain * x).requires_grad)
+        return closed(gain * x)
+
+    _, report = separate_whole(ArraySource(noise(2, 5_000), 8_000), learned, STEMS, Windowing(8_000, 1_000))
+    assert grad_modes and not any(grad_modes)
+    assert report.null_dbfs < -120
+
+
 def test_bad_arrays_and_windowings_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
         ArraySource(np.array([0.0, np.nan]), 8_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,7 +79,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A window (channels, window) whose frames from ``skip`` to ``skip + length`` belong at ``position``."""
+    """A window (channels, window) whose frames from ``skip`` to ``skip + length`` belong at ``position``.
+
+    The signal is a view of a buffer, valid until the next piece is asked for.
+    """
 
     position: int
     skip: int
@@ -94,7 +97,7 @@ def _pieces(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iterator[_Pi
     for block in blocks:
         held.append(block)
         while position + window <= held.received:
-            yield _Piece(position, 0, window, held.view(position - start, window).copy())
+            yield _Piece(position, 0, window, held.view(position - start, window))
             held.drop(position - start)
             start = position
             covered, position = position + window, position + hop
@@ -160,32 +163,54 @@ def _answers(
     """Ask the window function in batches; each answer is (stems * channels [+ channels of residual], window)."""
     groups = [tuple(range(c, min(c + windowing.channels, channels))) for c in range(0, channels, windowing.channels)]
     at_once = max(1, windowing.batch // len(groups))
+    held = np.zeros((0, 0, 0, 0), np.float32)
     batch: list[_Piece] = []
 
-    def ask() -> Iterator[tuple[_Piece, np.ndarray]]:
-        lanes = [piece.signal[list(_filled(group, windowing.channels))] for piece in batch for group in groups]
-        answer = separate_window(torch.from_numpy(np.stack(lanes)))
-        split = answer if isinstance(answer, Split) else Split(answer)
-        expected = (len(lanes), stems, windowing.channels, windowing.window)
-        if tuple(split.stems.shape) != expected:
-            raise ValueError(f"the window function gave the shape {tuple(split.stems.shape)}, expected {expected}")
-        both = split.stems if split.residual is None else torch.cat([split.stems, split.residual.unsqueeze(1)], dim=1)
-        values = both.detach().to("cpu", torch.float32).numpy()
+    def answered() -> Iterator[tuple[_Piece, np.ndarray]]:
+        nonlocal held
+        held = _ask(separate_window, lanes[: len(batch) * len(groups)], stems, held)
         for index, piece in enumerate(batch):
             folded = [
                 lane if len(group) == windowing.channels else lane.mean(axis=1, keepdims=True)
-                for group, lane in zip(groups, values[index * len(groups) : (index + 1) * len(groups)], strict=True)
+                for group, lane in zip(groups, held[index * len(groups) : (index + 1) * len(groups)], strict=True)
             ]
             joined = folded[0] if len(folded) == 1 else np.concatenate(folded, axis=1)
             yield piece, joined.reshape(-1, windowing.window)
 
     for piece in pieces:
-        batch.append(piece)
+        if not batch:
+            lanes = torch.empty(at_once * len(groups), windowing.channels, windowing.window)
+        for lane, group in enumerate(groups, len(batch) * len(groups)):
+            lanes[lane] = torch.from_numpy(piece.signal[list(_filled(group, windowing.channels))])
+        batch.append(replace(piece, signal=piece.signal[:, :0]))
         if len(batch) == at_once:
-            yield from ask()
+            yield from answered()
             batch = []
     if batch:
-        yield from ask()
+        yield from answered()
+
+
+def _ask(separate_window: WindowFunction, lanes: Tensor, stems: int, held: np.ndarray) -> np.ndarray:
+    """One call for ``lanes``; the answer (batch, stems [+ 1], channel, window) is copied to ``held`` where it fits.
+
+    The reused array lets the answer's own memory go at once: see ``_STEP``.
+    """
+    with torch.no_grad():
+        answer = separate_window(lanes)
+    split = answer if isinstance(answer, Split) else Split(answer)
+    expected = (len(lanes), stems, *lanes.shape[1:])
+    if tuple(split.stems.shape) != expected:
+        raise ValueError(f"the window function gave the shape {tuple(split.stems.shape)}, expected {expected}")
+    if split.residual is not None and split.residual.shape != lanes.shape:
+        raise ValueError(f"the residual has the shape {tuple(split.residual.shape)}, expected {tuple(lanes.shape)}")
+    rows = stems + (split.residual is not None)
+    if held.shape[0] < len(lanes) or held.shape[1] != rows:
+        held = np.zeros((len(lanes), rows, *lanes.shape[1:]), np.float32)
+    target = torch.from_numpy(held)
+    target[: len(lanes), :stems] = split.stems.detach()
+    if split.residual is not None:
+        target[: len(lanes), stems] = split.residual.detach()
+    return held
 
 
 def _filled(group: tuple[int, ...], channels: int) -> tuple[int, ...]:
