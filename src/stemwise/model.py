@@ -26,7 +26,8 @@ from stemwise.longform import (
     separate_to_files,
     separate_whole,
 )
-from stemwise.stems import Audio
+from stemwise.query import Query
+from stemwise.stems import Audio, Part
 from stemwise.systems.band_system import BandSystem, Context
 
 Signal = str | Path | np.ndarray | Tensor | Audio
@@ -192,6 +193,7 @@ class Model:
     ) -> Audio:
         """New stems that belong together, stereo at the model's rate; the same seed gives the same music."""
         wanted = self._names(stems or self.stems)
+        self._ask({}, wanted)
         if not 0 < seconds <= 3600:
             raise QueryError(f"cannot generate {seconds:g} seconds; ask for more than 0 and at most 3600")
         frames = round(seconds * self.rate)
@@ -217,6 +219,8 @@ class Model:
         if not heard:
             raise QueryError("nothing was given to accompany; give at least one stem, or use generate")
         signals, at = self._together({name: self._signal(source, rate) for name, source in given.items()})
+        parts = {frozenset({name}): Audio.of({name: torch.from_numpy(signal)}, at) for name, signal in signals.items()}
+        self._ask(parts, wanted)
         context = {name: self._stereo(signal, at) for name, signal in signals.items()}
         made = self._sample(wanted, context, 0, self._scale(context), Run(seed, steps, progress))
         frames = next(iter(signals.values())).shape[1]
@@ -267,6 +271,7 @@ class Model:
 
     def _replaced(self, stems: Audio, chosen: tuple[str, ...], where: Tensor, run: Run) -> Audio:
         self._names(chosen)
+        self._ask({frozenset({name}): stems.select([name]) for name in stems.names if name in self.stems}, chosen)
         old = stems.data[0]
         inside = torch.nonzero(where)[:, 0]
         first, last = int(inside[0]), int(inside[-1]) + 1
@@ -333,6 +338,12 @@ class Model:
         for block in continue_windows(make, total, self.window, overlap):
             done.append(block)
         return torch.cat(done, dim=-1)
+
+    def _ask(self, heard: Mapping[Part, Audio | Path], wanted: Sequence[str]) -> None:
+        """Put the question to the system. Raises `QueryError` with the reason why it cannot answer."""
+        reason = self.system.answers(Query(heard, frozenset(wanted)))
+        if reason is not None:
+            raise QueryError(reason)
 
     def _names(self, names: Sequence[str]) -> tuple[str, ...]:
         return known_names(names, self.stems, f"the model {self.name} has")

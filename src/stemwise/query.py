@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from stemwise.errors import QueryError
 from stemwise.stems import Audio, Part
@@ -13,11 +14,11 @@ from stemwise.stems import Audio, Part
 class Query:
     """Heard parts, each a signal, and the wanted stems.
 
-    ``heard`` maps a part to its signal as an `Audio` of one stem; heard parts are disjoint unless one is the mixture that
-    contains the others' content. ``wanted`` are the stems to be made or found. ``span`` in seconds limits what may change.
+    ``heard`` maps a part to its signal, an `Audio` (whose mix is meant) or a file; heard parts are disjoint unless one contains
+    the other, as a mixture does. ``wanted`` are the stems to be made or found. ``span`` in seconds limits what may change.
     """
 
-    heard: Mapping[Part, Audio]
+    heard: Mapping[Part, Audio | Path]
     wanted: Part
     span: tuple[float, float] | None = None
     words: Mapping[str, str] = field(default_factory=dict)

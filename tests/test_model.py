@@ -1,0 +1,130 @@
+"""The object that users hold, with a tiny network of random weights: what is kept, what changes, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny_band import music, write_tiny_band
+
+import stemwise
+from stemwise.errors import Cancelled, ModelError, QueryError
+from stemwise.model import Model
+
+RATE = 44100
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return stemwise.load(write_tiny_band(tmp_path_factory.mktemp("model") / "tiny"), precision="float32")
+
+
+@pytest.mark.parametrize(("rate", "channels", "seconds"), [(44100, 2, 2.0), (48000, 1, 1.3), (22050, 2, 0.2), (96000, 5, 0.7)])
+def test_separation_keeps_rate_length_channels_and_sum(model: Model, rate: int, channels: int, seconds: float) -> None:
+    signal = music(seconds, channels, rate=rate)
+    stems, report = model.separate_report(signal, rate=rate)
+    assert stems.names == ("bass", "drums", "guitar", "piano", "other")
+    assert stems.rate == rate and stems.data.shape == (1, 5, channels, signal.shape[1])
+    assert np.abs(stems.data.sum(1)[0].numpy() - signal).max() < 1e-5
+    assert report.null_dbfs <= -100
+    assert torch.equal(stems.mix()[0], torch.from_numpy(signal)), "the mixture is known bit for bit"
+
+
+def test_a_file_and_its_array_give_the_same_stems(model: Model, tmp_path: Path) -> None:
+    signal = music(1.5)
+    soundfile.write(tmp_path / "song.wav", signal.T, RATE, subtype="FLOAT")
+    model.separate_file(tmp_path / "song.wav", tmp_path / "stems")
+    there = model.separate(signal, rate=RATE)
+    for name in model.stems:
+        written, rate = soundfile.read(tmp_path / "stems" / f"{name}.wav", dtype="float32")
+        assert rate == RATE
+        np.testing.assert_allclose(written.T, there[name][0].numpy(), atol=1e-6)
+
+
+def test_generation_is_reproducible_and_of_the_asked_length(model: Model) -> None:
+    one = model.generate(1.1, seed=3, steps=3)
+    assert one.data.shape == (1, 5, 2, round(1.1 * RATE))
+    assert torch.equal(one.data, model.generate(1.1, seed=3, steps=3).data)
+    assert not torch.equal(one.data, model.generate(1.1, seed=4, steps=3).data)
+    assert model.generate(0.3, stems=["drums"], steps=2).names == ("drums",)
+
+
+def test_accompaniment_keeps_what_was_given_bit_for_bit(model: Model) -> None:
+    guitar, bass = music(1.2, 1, seed=1, rate=32000), music(0.8, 1, seed=2, rate=32000)
+    answer = model.accompany({"guitar": guitar, "bass": bass}, ["drums"], rate=32000, steps=3)
+    assert answer.names == ("guitar", "bass", "drums") and answer.rate == 32000
+    assert np.array_equal(answer["guitar"][0].numpy(), guitar)
+    assert np.array_equal(answer["bass"][0].numpy()[:, : bass.shape[1]], bass)
+    assert not answer["bass"][0].numpy()[:, bass.shape[1] :].any()
+    assert answer["drums"].shape[-1] == guitar.shape[1]
+
+
+@pytest.mark.parametrize("change", [{"remove": ["drums"]}, {"extract": ["bass"]}, {"replace": ["guitar"]}, {}])
+def test_a_span_edit_leaves_everything_outside_bit_for_bit(model: Model, change: dict[str, list[str]]) -> None:
+    song = torch.from_numpy(music(2.0))
+    edited = model.edit(song, span=(0.5, 0.9), rate=RATE, steps=2, **change)  # type: ignore[arg-type]
+    changed = (edited.mix()[0] != song).any(0).nonzero()[:, 0]
+    assert len(changed) > 0.3 * RATE, "something changes inside"
+    assert changed.min() >= round(0.5 * RATE) and changed.max() < round(0.9 * RATE)
+
+
+def test_edits_of_given_stems_leave_the_others_bit_for_bit(model: Model) -> None:
+    given = stemwise.Audio(model.stems, torch.stack([torch.from_numpy(music(1.0, seed=i)) for i in range(5)])[None], RATE)
+    removed = model.edit(given, remove=["drums"])
+    assert removed.names == ("bass", "guitar", "piano", "other")
+    assert torch.equal(removed["bass"], given["bass"])
+    assert model.edit(given, extract=["bass"]).names == ("bass",)
+    replaced = model.edit(given, replace=["guitar"], steps=2)
+    assert replaced.names == ("bass", "drums", "guitar'", "piano", "other")
+    assert all(torch.equal(replaced[name], given[name]) for name in ("bass", "drums", "piano", "other"))
+    assert not torch.allclose(replaced["guitar'"], given["guitar"], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda m: m.separate(music(1.0)), "give rate="),
+        (lambda m: m.separate(np.full((2, 100), np.nan, np.float32), rate=RATE), "NaN"),
+        (lambda m: m.separate(np.zeros((12, 100), np.float32), rate=RATE), "1 to 8 channels"),
+        (lambda m: m.separate(music(1.0), rate=RATE, evaluations=0), "at least 1"),
+        (lambda m: m.generate(0), "more than 0"),
+        (lambda m: m.generate(1, stems=["drumz"]), "did you mean 'drums'"),
+        (lambda m: m.generate(1, steps=0), "steps is 0"),
+        (lambda m: m.accompany({"bass": music(1.0)}, ["bass"], rate=RATE), "both given and wanted"),
+        (lambda m: m.accompany({}, ["bass"]), "nothing was given"),
+        (lambda m: m.accompany({"vocals": music(1.0)}, ["bass"], rate=RATE), "no stem named 'vocals'"),
+        (lambda m: m.edit(music(1.0), rate=RATE), "exactly one of"),
+        (lambda m: m.edit(music(1.0), rate=RATE, remove=["bass"], extract=["drums"]), "exactly one of"),
+        (lambda m: m.edit(music(1.0), rate=RATE, remove=["bass"], span=(5, 6)), "does not lie in"),
+    ],
+)
+def test_contradictory_questions_are_refused(model: Model, ask, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(QueryError, match=message):
+        ask(model)
+
+
+def test_progress_is_told_and_can_cancel(model: Model, tmp_path: Path) -> None:
+    heard: list[float] = []
+    model.generate(1.5, steps=2, progress=lambda event: heard.append(event.fraction))
+    assert heard == sorted(heard) and heard[-1] == 1.0
+    soundfile.write(tmp_path / "song.wav", music(1.5).T, RATE)
+    with pytest.raises(Cancelled):
+        model.separate_file(tmp_path / "song.wav", tmp_path / "stems", progress=lambda event: False)
+    assert not list((tmp_path / "stems").glob("*.wav"))
+
+
+def test_models_that_are_not_there_are_named() -> None:
+    with pytest.raises(ModelError, match="no model named 'bandd'"):
+        stemwise.load("bandd")
+    with pytest.raises(ModelError, match="not available"):
+        stemwise.load("band", device="tpu")
+
+
+def test_more_evaluations_and_lower_precision_still_sum(tmp_path: Path) -> None:
+    model = stemwise.load(write_tiny_band(tmp_path / "tiny"), precision="bfloat16")
+    signal = music(1.0)
+    stems = model.separate(signal, rate=RATE, evaluations=3)
+    assert np.abs(stems.data.sum(1)[0].numpy() - signal).max() < 1e-5
