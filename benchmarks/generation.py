@@ -2,10 +2,11 @@
 
     python benchmarks/generation.py --songs 24 --steps 16
 
-Accompaniment: three stems of a held-out song are given, the fourth is made; agreement is measured between what was made and
-what was given. Generation: all stems are made; agreement between every stem and the rest. Agreement is the cosine of chroma
-frames (chroma) and the correlation of onset strength (onset). The null hypothesis is that a made stem agrees with its own context
-no better than with those of other songs; test: Wilcoxon's signed rank, one-sided, over songs.
+Accompaniment: three stems of a held-out song are given, the fourth is made; agreement is measured between what was
+made and what was given. Generation: all stems are made; agreement between every stem and the rest. Agreement is the
+cosine of chroma frames (chroma) and the correlation of onset strength (onset). The null hypothesis is that a made
+stem agrees with its own context no better than with those of other songs; test: Wilcoxon's signed rank, one-sided,
+over songs.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def main() -> None:
                 continue
             made[name].append(features(answer, song.rate))
             context[name].append(features(sum(given.values()), song.rate))
-    print(f"\nAgreement over windows of {seconds:.1f} s, {args.fonts} fonts, {args.steps} steps (null: shuffled across songs)")
+    print(
+        f"\nAgreement over windows of {seconds:.1f} s, {args.fonts} fonts, {args.steps} steps (null: shuffled across songs)"
+    )
     print("| | agreement | own | shuffled | p | n |\n|---|---|--:|--:|--:|--:|")
     test("accompany", [m for n in names for m in made[n]], [c for n in names for c in context[n]])
     songs = [model.generate(seconds, seed=1000 + i, steps=args.steps) for i in range(args.songs)]
@@ -117,7 +120,9 @@ def main() -> None:
         if len(a) > 5:
             test(f"generate: {name} with the rest", a, b)
     print(f"\nSilent results: {silent} of {asked} stems")
-    print("\n| stem | level dB real / made | onsets a second | centroid Hz | KS p (level, onsets, centroid) |\n|---|---|---|---|---|")
+    print(
+        "\n| stem | level dB real / made | onsets a second | centroid Hz | KS p (level, onsets, centroid) |\n|---|---|---|---|---|"
+    )
     for name in names:
         if len(new[name]) > 2 and len(real[name]) > 2:
             r, m = (np.array([f[2] for f in rows]) for rows in (real[name], new[name]))

@@ -2,8 +2,9 @@
 
     python benchmarks/separation.py --fonts test --songs 40 --evaluations 1 2 4 --model band
 
-Songs are seeded (950000 and up, which no recipe trains on), whole, stereo, 44.1 kHz. A stem counts where it is louder than -60 dBFS over
-the song. Choices are made with `--fonts validation`; every run with `--fonts test` adds a line to docs/test-font-log.md.
+Songs are seeded (950000 and up, which no recipe trains on), whole, stereo, 44.1 kHz. A stem counts where it is
+louder than -60 dBFS over the song. Choices are made with `--fonts validation`; every run with `--fonts test` adds a
+line to docs/test-font-log.md.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def main() -> None:
     model = stemwise.load(args.model)
     where = args.data / f"{args.fonts}-{args.seconds:g}"
     log: list[str] = []
-    for _ in write_songs(where, range(FIRST_SEED, FIRST_SEED + args.songs), fonts=args.fonts, seconds=args.seconds, log=log.append):
+    for _ in write_songs(
+        where, range(FIRST_SEED, FIRST_SEED + args.songs), fonts=args.fonts, seconds=args.seconds, log=log.append
+    ):
         pass
     songs = folder(where)[: args.songs]
     names = model.stems
@@ -64,7 +67,9 @@ def main() -> None:
         answers = {"oracle ratio mask": ratio_mask(torch.from_numpy(truth))}
         for n in args.evaluations:
             started = time.perf_counter()
-            answers[f"{args.model}, {n} evaluation{'s' * (n > 1)}"] = model.separate(mixture, rate=song.rate, evaluations=n).data[0].numpy()
+            answers[f"{args.model}, {n} evaluation{'s' * (n > 1)}"] = (
+                model.separate(mixture, rate=song.rate, evaluations=n).data[0].numpy()
+            )
             spent[n] = spent.get(n, 0.0) + time.perf_counter() - started
         for i, name in enumerate(names):
             if np.sqrt(np.mean(truth[i] ** 2)) < 1e-3:
@@ -80,9 +85,15 @@ def main() -> None:
 
 def report(args: argparse.Namespace, rows: dict, floor: dict, spent: dict, seconds: float) -> None:
     names = list(floor)
-    print(f"\nSI-SDR improvement in dB, mean over stems of {args.songs} songs of {args.seconds:g} s, {args.fonts} fonts (median in brackets)")
+    print(
+        f"\nSI-SDR improvement in dB, mean over stems of {args.songs} songs of {args.seconds:g} s, {args.fonts} fonts (median in brackets)"
+    )
     print("| |" + "|".join(names) + "| mean of 4 |\n|---|" + "--:|" * (len(names) + 1))
-    print("| mixture: SI-SDR itself |" + "|".join(f"{np.mean(floor[n]):.2f}" for n in names) + f"|{np.mean([np.mean(floor[n]) for n in JUDGED]):.2f}|")
+    print(
+        "| mixture: SI-SDR itself |"
+        + "|".join(f"{np.mean(floor[n]):.2f}" for n in names)
+        + f"|{np.mean([np.mean(floor[n]) for n in JUDGED]):.2f}|"
+    )
     for label, row in rows.items():
         cells = "|".join(f"{np.mean(row[n]):.2f} ({np.median(row[n]):.2f})" for n in names)
         print(f"| {label} |{cells}|{np.mean([np.mean(row[n]) for n in JUDGED]):.2f}|")
@@ -94,9 +105,13 @@ def report(args: argparse.Namespace, rows: dict, floor: dict, spent: dict, secon
 
 def note(args: argparse.Namespace, rows: dict) -> None:
     log = ROOT / "docs" / "test-font-log.md"
-    best = max(float(np.mean([np.mean(row[n]) for n in JUDGED])) for label, row in rows.items() if "oracle" not in label)
+    best = max(
+        float(np.mean([np.mean(row[n]) for n in JUDGED])) for label, row in rows.items() if "oracle" not in label
+    )
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: separation.py, {args.songs} songs, model {args.model}: {best:.2f} dB\n")
+        file.write(
+            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: separation.py, {args.songs} songs, model {args.model}: {best:.2f} dB\n"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed of separation: a 3-minute stereo song through the whole pipeline, files included, as times real time.
 
-    python benchmarks/speed.py --threads 2 --repeats 3
+python benchmarks/speed.py --threads 2 --repeats 3
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main() -> None:
             model.separate_file(song, Path(scratch) / f"stems-{i}")
             times.append(time.perf_counter() - started)
     median = statistics.median(times)
-    print(f"{args.seconds:.0f} s stereo, {args.threads} threads: median {median:.1f} s of {len(times)} = {args.seconds / median:.1f} times real time")
+    print(
+        f"{args.seconds:.0f} s stereo, {args.threads} threads: median {median:.1f} s of {len(times)} = {args.seconds / median:.1f} times real time"
+    )
 
 
 if __name__ == "__main__":

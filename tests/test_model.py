@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_band import music, write_tiny_band
 
 import stemwise
 from stemwise.errors import Cancelled, ModelError, QueryError
 from stemwise.model import Model
+from tiny_band import music, write_tiny_band
 
 RATE = 44100
 
@@ -22,7 +22,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return stemwise.load(write_tiny_band(tmp_path_factory.mktemp("model") / "tiny"), precision="float32")
 
 
-@pytest.mark.parametrize(("rate", "channels", "seconds"), [(44100, 2, 2.0), (48000, 1, 1.3), (22050, 2, 0.2), (96000, 5, 0.7)])
+@pytest.mark.parametrize(
+    ("rate", "channels", "seconds"), [(44100, 2, 2.0), (48000, 1, 1.3), (22050, 2, 0.2), (96000, 5, 0.7)]
+)
 def test_separation_keeps_rate_length_channels_and_sum(model: Model, rate: int, channels: int, seconds: float) -> None:
     signal = music(seconds, channels, rate=rate)
     stems, report = model.separate_report(signal, rate=rate)
@@ -72,7 +74,9 @@ def test_a_span_edit_leaves_everything_outside_bit_for_bit(model: Model, change:
 
 
 def test_edits_of_given_stems_leave_the_others_bit_for_bit(model: Model) -> None:
-    given = stemwise.Audio(model.stems, torch.stack([torch.from_numpy(music(1.0, seed=i)) for i in range(5)])[None], RATE)
+    given = stemwise.Audio(
+        model.stems, torch.stack([torch.from_numpy(music(1.0, seed=i)) for i in range(5)])[None], RATE
+    )
     removed = model.edit(given, remove=["drums"])
     assert removed.names == ("bass", "guitar", "piano", "other")
     assert torch.equal(removed["bass"], given["bass"])

@@ -16,14 +16,15 @@ _HOME = {
     "Query": "stemwise.query",
     "Report": "stemwise.longform",
     "StemwiseError": "stemwise.errors",
-    "load": "stemwise.model",
-    "models": "stemwise.model",
+    "load": "stemwise.loading",
+    "models": "stemwise.loading",
 }
 
 if TYPE_CHECKING:
     from stemwise.errors import Cancelled, StemwiseError
+    from stemwise.loading import load, models
     from stemwise.longform import Progress, Report
-    from stemwise.model import Model, load, models
+    from stemwise.model import Model
     from stemwise.query import Query
     from stemwise.stems import Audio, Part
 

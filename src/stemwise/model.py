@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemwise.audio_io import FLOAT_WAV, Encoding, StemWriter, open_audio, read_audio, resample, resampled_frames
-from stemwise.errors import Cancelled, ModelError, QueryError
+from stemwise.audio_io import FLOAT_WAV, Encoding, StemWriter, open_audio, resampled_frames
+from stemwise.errors import Cancelled, QueryError
 from stemwise.longform import (
     ArraySource,
     Progress,
@@ -27,76 +26,22 @@ from stemwise.longform import (
     separate_whole,
 )
 from stemwise.query import Query
-from stemwise.stems import Audio, Part
+from stemwise.signals import Signal, cut, read_signal, stereo_at, stereo_back, together
+from stemwise.stems import Audio, Part, known_names
 from stemwise.systems.band_system import BandSystem, Context
-
-Signal = str | Path | np.ndarray | Tensor | Audio
-"""A file, an array or tensor (channels, time) or (time,), or stems (whose mix is meant)."""
 
 LEVEL = 0.125
 """Root mean square of a generated mixture, -18 dBFS."""
 FADE_SECONDS = 0.02
 """Cross-fade at the ends of a span, inside the span."""
-BUNDLED = Path(__file__).parent / "weights"
-
-
-def models() -> list[str]:
-    """Names of the models that ship with the package."""
-    return sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file()) if BUNDLED.is_dir() else []
-
-
-def load(name: str | Path = "band", device: str = "auto", precision: str = "auto") -> Model:
-    """A bundled model by name, or any model folder by path. Raises `ModelError` with the names there are.
-
-    `precision` is that of the network: "float32", "bfloat16", or "auto", bfloat16 where the device has it natively (the
-    answers of the two differ by about -40 dB).
-    """
-    from stemwise.checkpoint import load_model, read_info
-    from stemwise.systems.band import Band
-
-    folder = BUNDLED / str(name) if str(name) in models() else Path(name)
-    if not folder.is_dir():
-        close = difflib.get_close_matches(str(name), models(), 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
-    module = load_model(folder).eval()
-    if not isinstance(module, Band):
-        raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
-    place = torch.device(pick_device(device))
-    facts = dict(read_info(folder).metadata)
-    system = BandSystem(module.to(place), pick_precision(precision, place))
-    return Model(str(name) if folder.parent == BUNDLED else folder.name, system, place, folder, facts)
-
-
-def pick_device(device: str) -> str:
-    """`auto` is CUDA, then Apple's GPU, then the CPU. Raises `ModelError` for a device that is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there.get(device.split(":")[0], False):
-        names = ", ".join(name for name, present in there.items() if present)
-        raise ModelError(f"the device {device!r} is not available here; available: auto, {names}")
-    return device
-
-
-def pick_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The type that the network is evaluated in. Raises `ModelError` for an unknown name."""
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if precision == "auto":
-        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-        there = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(native) and device.type == "cpu"
-        return torch.bfloat16 if there else torch.float32
-    if precision not in names:
-        raise ModelError(f"unknown precision {precision!r}; choose auto, {' or '.join(names)}")
-    return names[precision]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """A system with its stem names, rate and window; every method builds on one window at a time.
 
-    Signals in memory are float, full scale 1. `progress` is called with `Progress`; returning False cancels (`Cancelled`).
+    Signals in memory are float, full scale 1. `progress` is called with `Progress`; returning False cancels
+    (`Cancelled`).
     """
 
     name: str
@@ -147,7 +92,7 @@ class Model:
         self, source: Signal, *, rate: int | None = None, evaluations: int = 1, progress: ProgressCallback | None = None
     ) -> tuple[Audio, Report]:
         """As `separate`, with the report (null test, share of energy that the model did not itself assign)."""
-        signal, rate = self._signal(source, rate)
+        signal, rate = read_signal(source, rate)
         stems, report = separate_whole(
             ArraySource(signal, rate), self._window(evaluations), self.stems, self._windowing(), progress
         )
@@ -218,14 +163,14 @@ class Model:
             raise QueryError(f"{', '.join(both)} is both given and wanted; to replace a stem use edit with replace")
         if not heard:
             raise QueryError("nothing was given to accompany; give at least one stem, or use generate")
-        signals, at = self._together({name: self._signal(source, rate) for name, source in given.items()})
+        signals, at = together({name: read_signal(source, rate) for name, source in given.items()})
         parts = {frozenset({name}): Audio.of({name: torch.from_numpy(signal)}, at) for name, signal in signals.items()}
         self._ask(parts, wanted)
-        context = {name: self._stereo(signal, at) for name, signal in signals.items()}
+        context = {name: stereo_at(signal, at, self.rate) for name, signal in signals.items()}
         made = self._sample(wanted, context, 0, self._scale(context), Run(seed, steps, progress))
         frames = next(iter(signals.values())).shape[1]
         channels = max(signal.shape[0] for signal in signals.values())
-        new = self._restored(made, at, frames, channels)
+        new = stereo_back(made, self.rate, at, frames, channels)
         old = [torch.from_numpy(np.broadcast_to(signal, (channels, frames)).copy()) for signal in signals.values()]
         return Audio((*heard, *wanted), torch.stack([*old, *new])[None], at)
 
@@ -245,14 +190,18 @@ class Model:
         evaluations: int = 1,
         progress: ProgressCallback | None = None,
     ) -> Audio:
-        """Change one instrument inside a mix. Stems of an `Audio` are taken as they are, anything else is separated first.
+        """Change one instrument inside a mix. Stems of an `Audio` are taken as they are, anything else is separated
+        first.
 
-        Exactly one of `remove`, `extract` and `replace` (a replaced stem is new content, named ``guitar'``), or a `span` (start, end
-        in seconds) alone, which makes all stems anew there. With a span, mixture and stems outside it stay as they were, bit for bit.
+        Exactly one of `remove`, `extract` and `replace` (a replaced stem is new content, named ``guitar'``), or a
+        `span` (start, end in seconds) alone, which makes all stems anew there. With a span, mixture and stems
+        outside it stay as they were, bit for bit.
         """
         verbs = [verb for verb, names in (("remove", remove), ("extract", extract), ("replace", replace)) if names]
         if len(verbs) > 1 or not (verbs or span):
-            raise QueryError(f"edit needs exactly one of remove, extract, replace, or a span alone; got {verbs or 'none'}")
+            raise QueryError(
+                f"edit needs exactly one of remove, extract, replace, or a span alone; got {verbs or 'none'}"
+            )
         stems = source if isinstance(source, Audio) else self.separate(source, rate=rate, evaluations=evaluations)
         known = stems.names if isinstance(source, Audio) else self.stems
         chosen = known_names(remove or extract or replace or known, known)
@@ -277,18 +226,27 @@ class Model:
         first, last = int(inside[0]), int(inside[-1]) + 1
         margin = self.window // 2 * stems.rate // self.rate
         start, end = max(0, first - margin), min(stems.frames, last + margin)
-        at_model = {name: self._stereo(old[i, :, start:end].numpy(), stems.rate) for i, name in enumerate(stems.names)}
+        at_model = {
+            name: stereo_at(old[i, :, start:end].numpy(), stems.rate, self.rate) for i, name in enumerate(stems.names)
+        }
         context = {name: signal for name, signal in at_model.items() if name not in chosen and name in self.stems}
-        edge = resampled_frames(first - start, stems.rate, self.rate), resampled_frames(last - start, stems.rate, self.rate)
+        edge = (
+            resampled_frames(first - start, stems.rate, self.rate),
+            resampled_frames(last - start, stems.rate, self.rate),
+        )
         scale = max(float(sum(at_model.values()).square().mean().sqrt()), 1e-3)  # type: ignore[union-attr]
-        made = self._sample(chosen, context, 0 if context else end - start, scale, run, {n: at_model[n] for n in chosen}, edge)
-        new = self._restored(made, stems.rate, end - start, old.shape[1])
+        made = self._sample(
+            chosen, context, 0 if context else end - start, scale, run, {n: at_model[n] for n in chosen}, edge
+        )
+        new = stereo_back(made, self.rate, stems.rate, end - start, old.shape[1])
         data = old.clone()
         names = list(stems.names)
         for row, name in enumerate(chosen):
             i = names.index(name)
             fade = where[start:end]
-            data[i, :, start:end] = torch.where(fade > 0, old[i, :, start:end] * (1 - fade) + new[row] * fade, old[i, :, start:end])
+            data[i, :, start:end] = torch.where(
+                fade > 0, old[i, :, start:end] * (1 - fade) + new[row] * fade, old[i, :, start:end]
+            )
             names[i] = f"{name}'"
         mixture = torch.where(where > 0, data.sum(0), stems.mix()[0])
         return Audio(tuple(names), data[None], stems.rate, mixture[None])
@@ -348,44 +306,6 @@ class Model:
     def _names(self, names: Sequence[str]) -> tuple[str, ...]:
         return known_names(names, self.stems, f"the model {self.name} has")
 
-    def _signal(self, source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
-        """(channels, frames) float32 and its rate."""
-        if isinstance(source, str | Path):
-            return read_audio(source)
-        if isinstance(source, Audio):
-            return source.mix()[0].cpu().numpy(), source.rate
-        if rate is None:
-            raise QueryError("an array has no rate of its own; give rate= in hertz")
-        array = np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source, np.float32)
-        array = array[None] if array.ndim == 1 else array
-        if array.ndim != 2 or array.shape[0] > 8 or array.shape[1] == 0:
-            raise QueryError(f"a signal is (channels, time) with 1 to 8 channels, got the shape {array.shape}")
-        if not np.isfinite(array).all():
-            raise QueryError("the signal holds NaN or infinite samples; replace them first")
-        return array, rate
-
-    def _together(self, signals: Mapping[str, tuple[np.ndarray, int]]) -> tuple[dict[str, np.ndarray], int]:
-        """All at one rate (they must agree) and padded to one length."""
-        rates = {rate for _, rate in signals.values()}
-        if len(rates) > 1:
-            raise QueryError(f"the given stems have different sample rates ({', '.join(map(str, sorted(rates)))}); resample one")
-        frames = max(signal.shape[1] for signal, _ in signals.values())
-        return {n: np.pad(x, ((0, 0), (0, frames - x.shape[1]))) for n, (x, _) in signals.items()}, rates.pop()
-
-    def _stereo(self, signal: np.ndarray, rate: int) -> Tensor:
-        """Any channels at any rate -> (2, time) at the model's rate; more than two channels are averaged by side."""
-        sides = signal if len(signal) <= 2 else np.stack([signal[::2].mean(0), signal[1::2].mean(0)])
-        return torch.from_numpy(resample(np.ascontiguousarray(sides), rate, self.rate)).expand(2, -1).contiguous()
-
-    def _restored(self, made: Tensor, rate: int, frames: int, channels: int) -> Tensor:
-        """(stem, 2, time) at the model's rate -> (stem, channels, frames) at another."""
-        flat = resample(made.flatten(0, 1).numpy(), self.rate, rate)
-        stems = torch.from_numpy(flat).view(made.shape[0], 2, -1)
-        stems = cut(stems, 0, frames)
-        if channels == 1:
-            return stems.mean(1, keepdim=True)
-        return stems[:, [i % 2 for i in range(channels)]] / math.sqrt(max(1, channels // 2))
-
     def _scale(self, context: Mapping[str, Tensor]) -> float:
         """What the root mean square of the whole mixture may be, stems being about equally strong."""
         energy = float(sum(signal.square().mean() for signal in context.values()))
@@ -426,19 +346,3 @@ class Run:
             event = Progress(done, total, math.nan, min(1.0, done / total), "")
             if self.progress(event) is False:
                 raise Cancelled("cancelled; nothing was written")
-
-
-def cut(signal: Tensor, start: int, frames: int) -> Tensor:
-    """Frames [start, start + frames) of (..., time), zeros beyond its end."""
-    piece = signal[..., start : start + frames]
-    return torch.nn.functional.pad(piece, (0, frames - piece.shape[-1]))
-
-
-def known_names(names: Sequence[str], known: Sequence[str], owner: str = "there are") -> tuple[str, ...]:
-    """The names without repetition. Raises `QueryError` with a suggestion for one that is not known."""
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise QueryError(f"no stem named {name!r}{hint}; {owner}: {', '.join(known)}")
-    return tuple(dict.fromkeys(names))

@@ -14,8 +14,9 @@ from stemwise.stems import Audio, Part
 class Query:
     """Heard parts, each a signal, and the wanted stems.
 
-    ``heard`` maps a part to its signal, an `Audio` (whose mix is meant) or a file; heard parts are disjoint unless one contains
-    the other, as a mixture does. ``wanted`` are the stems to be made or found. ``span`` in seconds limits what may change.
+    ``heard`` maps a part to its signal, an `Audio` (whose mix is meant) or a file; heard parts are disjoint unless
+    one contains the other, as a mixture does. ``wanted`` are the stems to be made or found. ``span`` in seconds
+    limits what may change.
     """
 
     heard: Mapping[Part, Audio | Path]
@@ -27,7 +28,9 @@ class Query:
         if not self.wanted:
             raise QueryError("nothing is wanted; name at least one stem")
         if self.span is not None and not 0 <= self.span[0] < self.span[1]:
-            raise QueryError(f"the span {self.span[0]:g}:{self.span[1]:g} is empty; give start:end in seconds, start before end")
+            raise QueryError(
+                f"the span {self.span[0]:g}:{self.span[1]:g} is empty; give start:end in seconds, start before end"
+            )
         parts = list(self.heard)
         for i, a in enumerate(parts):
             for b in parts[i + 1 :]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from stemwise.errors import QueryError
 
 Part = frozenset[str]
-"""A set of stem names: one name is a stem, several are a sub-mix. Order comes from a `Stems`' names, never from a set."""
+"""A set of stem names: one name is a stem, several are a sub-mix. Order comes from a `Stems`' names, never from a
+set.
+"""
 
 REST = "rest"
 """The reserved name of the complement of a part; no stem may be called so."""
@@ -21,8 +24,8 @@ REST = "rest"
 class Audio:
     """Stems as waveforms: ``data`` is float (batch, stem, channel, time) at ``rate`` hertz; parts mix by sum.
 
-    ``audio["bass"]`` and ``audio[{"bass", "drums"}]`` are (batch, channel, time). Raises `QueryError` for unknown names.
-    ``mixture`` (batch, channel, time) is the mix where it is known bit for bit, beyond the rounding of a sum.
+    ``audio["bass"]`` and ``audio[{"bass", "drums"}]`` are (batch, channel, time). Raises `QueryError` for unknown
+    names. ``mixture`` (batch, channel, time) is the mix where it is known bit for bit, beyond the rounding of a sum.
     """
 
     names: tuple[str, ...]
@@ -97,3 +100,13 @@ def check_names(names: Iterable[str]) -> None:
             why = "is reserved for the complement" if name == REST else "is empty" if not name else "appears twice"
             raise QueryError(f"stem name {name!r} {why}; give every stem a name of its own")
         seen.add(name)
+
+
+def known_names(names: Sequence[str], known: Sequence[str], owner: str = "there are") -> tuple[str, ...]:
+    """The names without repetition. Raises `QueryError` with a suggestion for one that is not known."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise QueryError(f"no stem named {name!r}{hint}; {owner}: {', '.join(known)}")
+    return tuple(dict.fromkeys(names))

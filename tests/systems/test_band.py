@@ -13,9 +13,7 @@ from stemwise.stems import Audio
 from stemwise.systems.band import ABSENT, CLEAN, Band, BandConfig, draw_levels, loudness, rotate
 from stemwise.systems.band_system import BandSystem, Context
 
-NET = BandNetConfig(
-    patches=((64, 4), (64, 8)), widths=(8, 8), depths=(1, 1), attention_heads=2, embedding=16
-)
+NET = BandNetConfig(patches=((64, 4), (64, 8)), widths=(8, 8), depths=(1, 1), attention_heads=2, embedding=16)
 CONFIG = BandConfig(bins=128, frames=16, net=NET)
 
 

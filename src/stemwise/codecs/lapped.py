@@ -1,8 +1,8 @@
 """An orthonormal lapped transform (MDCT) with a fixed tilt across frequency: mixing stays a sum, no vocoder needed.
 
-The MDCT with a sine window is an orthonormal lapped transform (Princen, Johnson and Bradley 1987; Malvar 1992), so white
-noise stays white and energies can be compared in either domain. Music falls by some decibels an octave; a fixed gain per
-bin makes its average spectrum flat, so that one noise level means the same at 100 Hz and at 10 kHz.
+The MDCT with a sine window is an orthonormal lapped transform (Princen, Johnson and Bradley 1987; Malvar 1992), so
+white noise stays white and energies can be compared in either domain. Music falls by some decibels an octave; a
+fixed gain per bin makes its average spectrum flat, so that one noise level means the same at 100 Hz and at 10 kHz.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class Lapped(nn.Module):
 
     ``encode``: (..., time) -> (..., frames, bins) with ``time = (frames - 1) * bins``.
     ``decode``: the exact inverse on signals (and the adjoint of ``encode`` when ``tilt`` is 0).
-    ``tilt`` is the assumed decay of the amplitude spectrum: gain(f) = ((f + f0) / f1) ** tilt, f0 = 60 Hz, f1 = 1500 Hz.
+    ``tilt`` is the assumed decay of the amplitude spectrum: gain(f) = ((f + f0) / f1) ** tilt, f0 = 60 Hz, f1 = 1500
+    Hz.
     """
 
     additive = True
@@ -55,7 +56,9 @@ class Lapped(nn.Module):
         return samples // self.bins + 1
 
     def encode_complex(self, wave: Tensor) -> Tensor:
-        """The modulated complex lapped transform (..., frames, bins): its real part is the MDCT, minus imaginary the MDST."""
+        """The modulated complex lapped transform (..., frames, bins): its real part is the MDCT, minus imaginary the
+        MDST.
+        """
         spectrum = torch.fft.fft(self._frame(wave) * self._before)[..., : self.bins]
         return spectrum * (self._phase * self.gain)
 

@@ -49,7 +49,8 @@ def accompany(
     from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
-    from stemwise.model import known_names, load
+    from stemwise.loading import load
+    from stemwise.stems import known_names
     from stemwise.outputs import Made
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
@@ -85,7 +86,7 @@ def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict
     Raises QueryError for an unknown stem, one given twice, or an argument that is neither STEM=FILE nor a folder.
     """
     from stemwise.errors import QueryError
-    from stemwise.model import known_names
+    from stemwise.stems import known_names
     from stemwise.outputs import read_folder, stem_slots
 
     played: dict[str, Path] = {}

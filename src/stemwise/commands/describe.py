@@ -25,7 +25,7 @@ def info(
     as_json: o.Json = False,
 ) -> None:
     """Say what a model is and what it was measured to do."""
-    from stemwise.model import load
+    from stemwise.loading import load
 
     loaded = load(model, "cpu")
     card = loaded.folder / "README.md"
@@ -54,7 +54,7 @@ def doctor(as_json: o.Json = False) -> None:
     import soundfile
     import torch
 
-    from stemwise.model import models, pick_device
+    from stemwise.loading import models, pick_device
 
     disk = shutil.disk_usage(Path.cwd())
     device = pick_device("auto")

@@ -51,7 +51,8 @@ def edit(
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
     from stemwise.errors import QueryError
-    from stemwise.model import known_names, load
+    from stemwise.loading import load
+    from stemwise.stems import known_names
     from stemwise.outputs import MIX, Made, load_stems, read_folder
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)

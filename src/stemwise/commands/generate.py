@@ -44,7 +44,8 @@ def generate(
     from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
-    from stemwise.model import known_names, load
+    from stemwise.loading import load
+    from stemwise.stems import known_names
     from stemwise.outputs import Made
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)

@@ -51,7 +51,8 @@ def separate(
     from stemwise.batch import find, work_through
     from stemwise.commands.produce import conclude, place_of
     from stemwise.errors import QueryError
-    from stemwise.model import known_names, load
+    from stemwise.loading import load
+    from stemwise.stems import known_names
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)

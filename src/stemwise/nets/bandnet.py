@@ -1,8 +1,8 @@
 """A small U-Net over time x frequency: dense across frequency, attention over time, masks from mixture to stems.
 
-Convolutions work on (batch, frame, position, channel) tensors, where a *position* is a patch of neighbouring bins, narrow
-where notes live and wide above. Two paths lead to the output: masks times the mixture, which separation needs, and a free part,
-which generation needs.
+Convolutions work on (batch, frame, position, channel) tensors, where a *position* is a patch of neighbouring bins,
+narrow where notes live and wide above. Two paths lead to the output: masks times the mixture, which separation
+needs, and a free part, which generation needs.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ class BandNet(nn.Module):
         self.write = BandMerge(config.patches, config.widths[0], outputs)
 
     def forward(self, slots: Tensor, mixture: Tensor, levels: Tensor) -> Tensor:
-        """Slots (B, slot * channel, frame, bin), mixture (B, MIX_FEATURES, frame, bin), levels (B, slot), logs of sigma.
+        """Slots (B, slot * channel, frame, bin), mixture (B, MIX_FEATURES, frame, bin), levels (B, slot), logs of
+        sigma.
 
-        Returns (B, stem, channel, OUTPUTS, frame, bin): free part, mask (real, imaginary) and mask of the other channel.
-        The number of frames must be a multiple of ``2 ** (levels - 1)``.
+        Returns (B, stem, channel, OUTPUTS, frame, bin): free part, mask (real, imaginary) and mask of the other
+        channel. The number of frames must be a multiple of ``2 ** (levels - 1)``.
         """
         embedding = self.embed(levels)
         device = slots.device.type
@@ -104,7 +105,9 @@ class Stage(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: two 3x3 convolutions, scaled and shifted by the noise embedding, and a dense layer across frequency."""
+    """Residual block: two 3x3 convolutions, scaled and shifted by the noise embedding, and a dense layer across
+    frequency.
+    """
 
     def __init__(self, width: int, positions: int, embedding: int) -> None:
         super().__init__()
@@ -117,7 +120,7 @@ class Block(nn.Module):
         self.back = nn.Linear(hidden, positions)
         for layer in (self.second, self.back, self.modulate):
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            layer.bias.data.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, frame, position, width) -> the same shape."""
@@ -178,8 +181,8 @@ class BandMerge(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.maps = nn.ModuleList(nn.Linear(width, outputs * patch) for _, patch in patches)
         for linear in self.maps:
-            nn.init.normal_(linear.weight, std=0.1 / math.sqrt(width))
-            nn.init.zeros_(linear.bias)
+            nn.init.normal_(linear.weight, std=0.1 / math.sqrt(width))  # type: ignore[arg-type]
+            linear.bias.data.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Emit every patch and lay them side by side."""

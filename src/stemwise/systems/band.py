@@ -1,8 +1,9 @@
 """The band prior: one denoiser over five stems and their mixture, every slot with a noise level of its own.
 
 A slot at `CLEAN` is heard, a slot at `ABSENT` says nothing, anything between is being sampled. So one set of weights
-separates (mixture heard), generates (nothing heard), accompanies (some stems heard) and edits; MGE-LDM (2025) does the same in
-latents. The state lives in the tilted lapped domain of `stemwise.codecs.Lapped`, where mixing is a sum and white noise stays white.
+separates (mixture heard), generates (nothing heard), accompanies (some stems heard) and edits; MGE-LDM (2025) does
+the same in latents. The state lives in the tilted lapped domain of `stemwise.codecs.Lapped`, where mixing is a sum
+and white noise stays white.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class BandConfig:
 
 
 class Band(nn.Module):
-    """Denoiser over states (batch, stem + mixture, 2, frame, bin); the last slot is the mixture, channels are mid and side."""
+    """Denoiser over states (batch, stem + mixture, 2, frame, bin); the last slot is the mixture, channels are mid
+    and side.
+    """
 
     def __init__(self, config: BandConfig) -> None:
         super().__init__()
@@ -84,10 +87,11 @@ class Band(nn.Module):
         return rotate(self.codec.decode(state))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[clean | x] for x (B, slot, 2, frame, bin) and sigma (B, slot); a mixture that is not heard is the sum of the stems.
+        """E[clean | x] for x (B, slot, 2, frame, bin) and sigma (B, slot); a mixture that is not heard is the sum of
+        the stems.
 
-        D = c_skip x + c_out (F + M mix / sigma_data), with the coefficients of Karras et al. (2022), equation 7; a slot at
-        `ABSENT` is not read at all, so the estimate there is the posterior mean.
+        D = c_skip x + c_out (F + M mix / sigma_data), with the coefficients of Karras et al. (2022), equation 7; a
+        slot at `ABSENT` is not read at all, so the estimate there is the posterior mean.
         """
         sd = self.config.sigma_data
         level = sigma[:, :, None, None, None]
@@ -110,7 +114,9 @@ class Band(nn.Module):
         return torch.cat([stems, total[:, None]], dim=1)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Denoising loss of stems (B, stem, 2, time), time = (frames - 1) * bins, over random tasks and noise levels."""
+        """Denoising loss of stems (B, stem, 2, time), time = (frames - 1) * bins, over random tasks and noise
+        levels.
+        """
         wave = batch / loudness(batch.sum(1)).clamp_min(1e-3)[:, None, None, None]
         clean = self.encode(wave)
         clean = torch.cat([clean, clean.sum(1, keepdim=True)], dim=1)
@@ -153,7 +159,9 @@ def mixture_features(mix: Tensor, quadrature: Tensor) -> Tensor:
 
 
 def draw_levels(batch: int, stems: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (batch, stems + 1) of random tasks: 60 % separation, the rest generation, accompaniment and hints."""
+    """Noise levels (batch, stems + 1) of random tasks: 60 % separation, the rest generation, accompaniment and
+    hints.
+    """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, device=generator.device)

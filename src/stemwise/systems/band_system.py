@@ -9,7 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemwise.diffusion import Denoiser, Known, absent, bind, classifier_free, clean, dpmpp_2m, karras, last, sample, seeded
+from stemwise.diffusion import (
+    Denoiser,
+    Known,
+    absent,
+    bind,
+    classifier_free,
+    clean,
+    dpmpp_2m,
+    karras,
+    last,
+    sample,
+    seeded,
+)
 from stemwise.diffusion.constraints import Constraint, Free
 from stemwise.query import Query
 from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
@@ -24,8 +36,8 @@ VIEWS = ((1, 0), (-1, 512), (-1, 0), (1, 512))
 class Context:
     """What a window is asked with: known stems (2, time), where wanted stems are already known, and the common scale.
 
-    ``fixed`` maps wanted stems to (signal (2, time), frames known: bool (time,)); ``scale`` is what the mixture's root mean square
-    is thought to be, in sample units.
+    ``fixed`` maps wanted stems to (signal (2, time), frames known: bool (time,)); ``scale`` is what the mixture's
+    root mean square is thought to be, in sample units.
     """
 
     known: Mapping[str, Tensor]
@@ -68,8 +80,9 @@ class BandSystem:
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
 
-        The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over goes to the stems in
-        proportion to their energy nearby (a projection weighted by the posterior variance, for which energy stands in).
+        The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over goes
+        to the stems in proportion to their energy nearby (a projection weighted by the posterior variance, for which
+        energy stands in).
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
         mix = self.prior.encode(wave / scale)
@@ -96,11 +109,14 @@ class BandSystem:
         back = self.prior.decode(stems)
         return self.prior.encode((back.flip(2) if side < 0 else back).roll(-shift, -1))
 
-    def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int, guidance: float = GUIDANCE) -> Tensor:
+    def sample(
+        self, wanted: Sequence[str], context: Context, *, seed: int, steps: int, guidance: float = GUIDANCE
+    ) -> Tensor:
         """New content (len(wanted), 2, time) for the wanted stems, given the context; scaled like it.
 
-        Known stems are bound clean to their slots, the others and the mixture are absent; where a wanted stem is fixed in time
-        it is imputed (`Known`). Guidance is classifier-free: away from the answer that has not heard the known stems.
+        Known stems are bound clean to their slots, the others and the mixture are absent; where a wanted stem is
+        fixed in time it is imputed (`Known`). Guidance is classifier-free: away from the answer that has not heard
+        the known stems.
         """
         prior, names = self.prior, self.names
         window = prior.window

@@ -1,0 +1,72 @@
+"""From a name or a folder to a model on a device."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stemwise.errors import ModelError
+from stemwise.model import Model
+from stemwise.systems.band_system import BandSystem
+
+BUNDLED = Path(__file__).parent / "weights"
+
+
+def models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return (
+        sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file())
+        if BUNDLED.is_dir()
+        else []
+    )
+
+
+def load(name: str | Path = "band", device: str = "auto", precision: str = "auto") -> Model:
+    """A bundled model by name, or any model folder by path. Raises `ModelError` with the names there are.
+
+    `precision` is that of the network: "float32", "bfloat16", or "auto", bfloat16 where the device has it natively
+    (the answers of the two differ by about -40 dB).
+    """
+    from stemwise.checkpoint import load_model, read_info
+    from stemwise.systems.band import Band
+
+    folder = BUNDLED / str(name) if str(name) in models() else Path(name)
+    if not folder.is_dir():
+        close = difflib.get_close_matches(str(name), models(), 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
+    module = load_model(folder).eval()
+    if not isinstance(module, Band):
+        raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
+    place = torch.device(pick_device(device))
+    facts = dict(read_info(folder).metadata)
+    system = BandSystem(module.to(place), pick_precision(precision, place))
+    return Model(str(name) if folder.parent == BUNDLED else folder.name, system, place, folder, facts)
+
+
+def pick_device(device: str) -> str:
+    """`auto` is CUDA, then Apple's GPU, then the CPU. Raises `ModelError` for a device that is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there.get(device.split(":")[0], False):
+        names = ", ".join(name for name, present in there.items() if present)
+        raise ModelError(f"the device {device!r} is not available here; available: auto, {names}")
+    return device
+
+
+def pick_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The type that the network is evaluated in. Raises `ModelError` for an unknown name."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if precision == "auto":
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+        there = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(native) and device.type == "cpu"
+        return torch.bfloat16 if there else torch.float32
+    if precision not in names:
+        raise ModelError(f"unknown precision {precision!r}; choose auto, {' or '.join(names)}")
+    return names[precision]
