@@ -19,7 +19,7 @@ from stemwise.songs.synthetic.piece import NOTE, STEMS, Chord, Event, Passage, P
 from stemwise.songs.synthetic.styles import STYLES, Style, weights
 
 #: raised whenever the same seed would give another song
-COMPOSER = 3
+COMPOSER = 4
 
 T = TypeVar("T")
 FORMS = (

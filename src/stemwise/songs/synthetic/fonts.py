@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from stemwise.errors import SongError
+from stemwise.songs.synthetic.soundfont import opened
 
 FontSet = Literal["train", "validation", "test"]
 
@@ -64,8 +64,6 @@ class Font:
     def kit(self, program: int) -> int | None:
         """The drum kit of this font that is nearest to `program`, or None where it has none that sounds."""
         kits = [p for bank, p in self.presets if bank == 128]
-        if self.name.startswith("OPL"):  # its drum samples are practically silent
-            return None
         return program if program in kits else 0 if 0 in kits else None
 
 
@@ -99,7 +97,7 @@ def font(path: str | Path, use: FontSet) -> Font:
             f"{path}: this font {known} of the {owner} set and is refused for {use} "
             f"(told by its content, not its name). Use a font of the {use} set: {PACKAGES[use]}."
         )
-    return Font(path, digest, name, _presets(path))
+    return Font(path, digest, name, opened(str(path)).presets)
 
 
 def fonts(use: FontSet, *, log: Callable[[str], None] | None = None) -> tuple[Font, ...]:
@@ -144,23 +142,3 @@ def _candidates(use: FontSet) -> Sequence[Path]:
             if (likely or _extra(path)) and not any(n in path.resolve().name.lower() for n in unlike):
                 paths.setdefault(path.resolve(), path)
     return list(paths.values())
-
-
-def _presets(path: Path) -> frozenset[tuple[int, int]]:
-    """(bank, program) of every preset: the `phdr` chunk (38 bytes an entry, the last one a terminator)."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"sfbk":
-            raise SongError(f"{path}: not a SoundFont 2 or 3 file (no RIFF/sfbk header).")
-        while len(chunk := file.read(8)) == 8:
-            size = struct.unpack("<I", chunk[4:])[0]
-            body = file.read(4) if chunk[:4] == b"LIST" else b""
-            if body == b"pdta":
-                name, length = struct.unpack("<4sI", file.read(8))
-                if name != b"phdr":
-                    break
-                table = file.read(length)
-                rows = range(0, len(table) - 38, 38)
-                return frozenset(struct.unpack_from("<HH", table, i + 20)[::-1] for i in rows)
-            file.seek(size + size % 2 - len(body), os.SEEK_CUR)
-    raise SongError(f"{path}: the SoundFont has no preset table; the file is damaged.")

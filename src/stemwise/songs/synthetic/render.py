@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stemwise.errors import SongError
 from stemwise.songs.synthetic import effects, synth
 from stemwise.songs.synthetic.fonts import Font
-from stemwise.songs.synthetic.piece import NOTE, STEMS, Piece, Track
+from stemwise.songs.synthetic.piece import STEMS, Piece, Track
+from stemwise.songs.synthetic.sampler import Touch, play
+from stemwise.songs.synthetic.soundfont import opened
 
 Audio = NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class Palette:
 
 def training_palette(fonts: Sequence[Font]) -> Palette:
     """Every stem its own font, with timbre shifts, doubling and own synthesis: as many timbres as can be had."""
-    return Palette(tuple(fonts), built_in=0.2, shift=5.0, double=0.12, gate=0.35, grit=0.3, mixed=True)
+    return Palette(tuple(fonts), built_in=0.2, shift=5.0, double=0.12, gate=0.35, grit=0.1, mixed=True)
 
 
 def single_palette(fonts: Sequence[Font]) -> Palette:
@@ -77,9 +77,8 @@ class Rendered:
 @dataclass(frozen=True)
 class _Voice:
     font: Font | None
-    shift: float = 0.0
+    touch: Touch = field(default_factory=Touch)
     level: float = 1.0
-    quality: int = 1
 
 
 def render(piece: Piece, palette: Palette, *, rate: int = 44100, seed: int | None = None) -> Rendered:
@@ -109,13 +108,15 @@ def render(piece: Piece, palette: Palette, *, rate: int = 44100, seed: int | Non
     return Rendered(mix(stems, rng, rate), rate, sounds)
 
 
-def _voices(track: Track, palette: Palette, common: Font | None, rng: np.random.Generator) -> list[_Voice]:
+def _voices(
+    track: Track, palette: Palette, common: Font | None, rng: np.random.Generator, cents: float
+) -> list[_Voice]:
     more = 1.3 if track.stem in ("guitar", "piano") else 0.8  # where fonts offer least variety
     if not palette.fonts or rng.random() < palette.built_in * more:
         return [_Voice(None)]
     options = palette.kits if track.is_drum else palette.melodic
     if not palette.mixed:
-        return [_Voice(common)]
+        return [_Voice(common, Touch(power=float(rng.uniform(1.2, 2.2))))]
     if not options:
         return [_Voice(None)]
     count = 2 if rng.random() < palette.double else 1
@@ -125,13 +126,25 @@ def _voices(track: Track, palette: Palette, common: Font | None, rng: np.random.
         if track.stem in ("bass", "guitar", "piano"):  # a plucked note that never stops would bury the song
             dry = [f for f in options if not _rings(f, track.program)]
             font = font if font in dry or not dry or rng.random() < 0.15 else dry[int(rng.integers(len(dry)))]
-        shift = float(np.clip(rng.normal(0, 0.45 * palette.shift), -palette.shift, palette.shift))
-        if rng.random() < 0.3:
-            shift = 0.0
-        quality = int(rng.choice((0, 0, 2))) if rng.random() < palette.grit else 1
         level = 1.0 if i == 0 else float(rng.uniform(0.2, 1.0))
-        voices.append(_Voice(font, shift if track.is_drum else float(round(shift)), level, quality))
+        voices.append(_Voice(font, _touch(rng, palette, track.is_drum, cents), level))
     return voices
+
+
+def _touch(rng: np.random.Generator, palette: Palette, is_drum: bool, cents: float) -> Touch:
+    """A random departure from the font's own sound: formants, brightness, envelopes, tuning of a kit."""
+    shift = float(np.clip(rng.normal(0, 0.45 * palette.shift), -palette.shift, palette.shift))
+    if rng.random() < 0.3:
+        shift = 0.0
+    return Touch(
+        shift=0 if is_drum else round(shift),
+        tune=0.7 * shift if is_drum else cents / 100,
+        bright=float(np.clip(rng.normal(0, 1), -2, 3)) if rng.random() < 0.4 else 0.0,
+        release=float(np.exp(rng.normal(0, palette.gate))),
+        decay=float(np.exp(rng.normal(0, palette.gate))),
+        power=float(rng.uniform(1.0, 2.2)),
+        coarse=rng.random() < palette.grit,
+    )
 
 
 def _play(
@@ -146,11 +159,11 @@ def _play(
         track = _gated(track, float(np.exp(rng.normal(0, palette.gate))))
     total = np.zeros((2, frames), dtype=np.float32)
     names: list[str] = []
-    for voice in _voices(track, palette, common, rng):
+    for voice in _voices(track, palette, common, rng, cents):
         if voice.font is None:
             audio, name = synth.play(track, rng, rate, frames), "built-in"
         else:
-            audio, name = _sampled(track, voice, rng, rate, frames, cents), voice.font.name
+            audio, name = _sampled(track, voice, rate, frames), voice.font.name
         loud = loudness(audio, rate)
         if loud > -90:
             total += audio * np.float32(voice.level * 10 ** ((-20 - loud) / 20))
@@ -176,86 +189,22 @@ def loudness(audio: Audio, rate: int) -> float:
     return float(10 * np.log10(np.mean(sounding**2) + 1e-12))
 
 
-@lru_cache(maxsize=12)
-def _synthesizer(path: str, rate: int, quality: int) -> Any:
-    try:
-        import symusic
-    except ImportError as error:
-        raise SongError(
-            "sound fonts are played by symusic, which is not installed. Remedy: pip install 'stemwise[midi]'."
-        ) from error
-    return symusic.Synthesizer(sf_path=path, sample_rate=rate, quality=quality)
-
-
 @lru_cache(maxsize=4096)
 def _rings(font: Font, program: int) -> bool:
-    """Whether a short note of this preset still sounds loudly half a second after its end."""
-    note = np.array([(0.0, 0.3, 52, 100)], dtype=NOTE)
-    rate = 22050
-    audio = _notes(note, program, False, str(font.path), rate, 1)
-    at = [
-        effects.levels(audio[:, int(t * rate) : int((t + 0.1) * rate)], 2205)[0]
-        if audio.shape[1] > (t + 0.1) * rate
-        else 0.0
-        for t in (0.2, 0.8)
-    ]
-    return bool(at[1] > 0.3 * at[0])
+    """Whether notes of this preset sound on for seconds after their end."""
+    zones = [z for z in opened(str(font.path)).zones(0, program) if z.keys[0] <= 55 <= z.keys[1]]
+    return any(z.release > 4.0 for z in zones)
 
 
-def _notes(notes: NDArray[np.void], program: int, is_drum: bool, path: str, rate: int, quality: int) -> Audio:
-    """Play notes (seconds) on one preset. symusic 0.5 ignores velocity, controllers and pitch bends."""
-    import symusic
-
-    score = symusic.Score(480, ttype="second")
-    track = symusic.Track("", program, is_drum, ttype="second")
-    track.notes = symusic.Note.from_numpy(
-        notes["start"].astype(np.float32),
-        notes["duration"].astype(np.float32),
-        notes["pitch"].astype(np.int8),
-        notes["velocity"].astype(np.int8),
-        "second",
-    )
-    score.tracks.append(track)
-    return np.asarray(_synthesizer(path, rate, quality).render(score, stereo=True), dtype=np.float32)
-
-
-def _sampled(track: Track, voice: _Voice, rng: np.random.Generator, rate: int, frames: int, cents: float) -> Audio:
-    """A track on a sound font, (2, frames).
-
-    The voice's `shift` moves the timbre (formants and envelopes) by that many semitones and leaves pitch and time
-    alone: the score is transposed down and slowed, synthesised at a lower rate and then read at `rate`. For drums,
-    which have no pitch to keep, it tunes the kit. `cents` detunes everything in the same way.
-
-    The synthesiser plays all velocities equally loud, so the notes are rendered in layers of like velocity, each with
-    its own gain.
-    """
-    font, shift = voice.font, voice.shift
+def _sampled(track: Track, voice: _Voice, rate: int, frames: int) -> Audio:
+    """A track on a sound font, (2, frames); a kit the font lacks is played by its standard kit."""
+    font = voice.font
     assert font is not None
-    factor = 2 ** ((shift + cents / 100) / 12)
-    internal = round(rate / factor)
-    factor = rate / internal
-    program, as_drum = track.program, track.is_drum
+    preset = (0, track.program)
     if track.is_drum:
         kit = font.kit(track.program)
-        if font.kit_only:
-            program, as_drum = min(p for _, p in font.presets), False
-        elif kit is None:
-            return np.zeros((2, frames), dtype=np.float32)
-        else:
-            program = kit
-    notes = track.notes.copy()
-    notes["start"] *= factor
-    notes["duration"] *= factor
-    if not track.is_drum:
-        notes["pitch"] -= round(shift)
-    power = float(rng.uniform(0.9, 2.0))
-    out = np.zeros((2, frames), dtype=np.float32)
-    order = np.argsort(notes["velocity"], kind="stable")
-    for group in np.array_split(order, min(4, max(1, len(order) // 8))):
-        gain = (float(notes["velocity"][group].mean()) / 100) ** power
-        audio = _notes(notes[np.sort(group)], program, as_drum, str(font.path), internal, voice.quality)[:, :frames]
-        out[:, : audio.shape[1]] += np.float32(gain) * audio
-    return out
+        preset = min(font.presets) if font.kit_only else (128, 0 if kit is None else kit)
+    return play(opened(str(font.path)), preset, track.notes, rate, frames, voice.touch)
 
 
 def mix(stems: dict[str, Audio], rng: np.random.Generator, rate: int) -> dict[str, Audio]:
