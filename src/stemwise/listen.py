@@ -21,7 +21,7 @@ import typer
 
 from stemwise.audio_io import Encoding, encoding, read_audio, write_audio
 from stemwise.errors import StemwiseError
-from stemwise.outputs import read_folder
+from stemwise.outputs import read_folder, write_sums
 
 STEMS = ("bass", "drums", "guitar", "piano", "other")
 
@@ -96,10 +96,11 @@ def tour(song: Path, out: Path, model: str, steps: int) -> list[Section]:
     parts = {name: read_folder(folder, STEMS).stems for name, folder in
              (("stems", stems), ("band", band), ("other", other), ("without", without), ("new", new))}  # fmt: skip
     mix = {"song": song}
+    total = write_sums(out / "sum", {"sum": list(parts["stems"].values())}).paths
     given = {name: file for name, file in parts["band"].items() if name not in ("bass", "drums")}
     made = {name: file for name, file in parts["band"].items() if name in ("bass", "drums")}
     return [
-        Section("Separate", separated, "The stems sum to the song.", mix, parts["stems"], {}),
+        Section("Separate", separated, "The stems sum to the song.", mix, parts["stems"], total),
         Section("Accompany", accompanied, "Bass and drums for the rest of the band.", given, made, _mix(band)),
         Section("Replace", replaced, "The guitar is new.", mix, parts["other"], _mix(other)),
         Section("Remove", removed, "The song without its drums.", mix, parts["without"], _mix(without)),
