@@ -21,6 +21,8 @@ def fake(path: Path, presets: list[tuple[int, int]], salt: bytes) -> Path:
     """A minimal RIFF/sfbk file: a salt chunk and a preset table."""
     rows = b"".join(b"name".ljust(20, b"\0") + struct.pack("<HHHIII", p, b, 0, 0, 0, 0) for b, p in [*presets, (0, 0)])
     table = b"pdta" + b"phdr" + struct.pack("<I", len(rows)) + rows
+    for name in (b"pbag", b"pgen", b"inst", b"ibag", b"igen", b"shdr"):
+        table += name + struct.pack("<I", 0)
     body = b"sfbk" + b"salt" + struct.pack("<I", len(salt)) + salt + b"LIST" + struct.pack("<I", len(table)) + table
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     return path

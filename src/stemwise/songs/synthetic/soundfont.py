@@ -36,7 +36,9 @@ _DEFAULTS = {
     58: -1,
 }
 _INSTRUMENT, _KEYS, _VELOCITIES, _SAMPLE = 41, 43, 44, 53
-_NOT_ADDED = frozenset((_START, _END, _LOOP_START, _LOOP_END, 4, 12, 45, 50, 46, 47, 54, 57, 58, _KEYS, _VELOCITIES, _SAMPLE, _INSTRUMENT))  # fmt: skip
+_OFFSETS = (_START, _END, _LOOP_START, _LOOP_END, _START_COARSE, _END_COARSE, _LOOP_START_COARSE, _LOOP_END_COARSE)
+# What a preset cannot add to: offsets, fixed key and velocity, loop mode, exclusive class, root key, ranges, links.
+_NOT_ADDED = frozenset((*_OFFSETS, 46, 47, 54, 57, 58, _KEYS, _VELOCITIES, _SAMPLE, _INSTRUMENT))
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,10 @@ class SoundFont:
         head = self._headers[g[_SAMPLE]]
         root, correction = head[6], head[7]
         get = g.get
+
+        def offset(fine: int, coarse: int) -> int:
+            return get(fine, 0) + 32768 * get(coarse, 0)
+
         return Zone(
             keys=keys,
             velocities=velocities,
@@ -173,8 +179,8 @@ class SoundFont:
             root=g[58] if g[58] >= 0 else (root if root <= 127 else 60),
             tune=get(51, 0) + (get(52, 0) + correction) / 100,
             scale=g[56] / 100,
-            gain=10
-            ** (-0.4 * max(get(48, 0), 0) / 200),  # 0.4: how the EMU hardware read attenuations, and all fonts expect
+            # 0.4: how the EMU hardware read attenuations, which all fonts expect
+            gain=10 ** (-0.4 * max(get(48, 0), 0) / 200),
             pan=min(max(get(17, 0) / 500, -1.0), 1.0),
             cutoff=8.176 * 2 ** (min(max(g[8], 1500), 13500) / 1200),
             resonance=min(max(get(9, 0) / 10, 0.0), 24.0),
@@ -186,9 +192,7 @@ class SoundFont:
             sustain=min(max(get(37, 0) / 10, 0.0), 100.0),
             release=_seconds(g[38]),
             loops=bool(get(54, 0) & 1),
-            offsets=tuple(
-                get(fine, 0) + 32768 * get(coarse, 0) for fine, coarse in ((0, 4), (1, 12), (2, 45), (3, 50))
-            ),  # type: ignore[arg-type]
+            offsets=(offset(0, 4), offset(1, 12), offset(2, 45), offset(3, 50)),
             choke=get(57, 0),
         )
 
