@@ -26,8 +26,8 @@ class Fifo:
         length = len(self)
         if self._end + frames > self._buffer.shape[1]:
             kept = self._buffer[:, self._start : self._end]
-            if length + frames > self._buffer.shape[1] // 2:  # also keeps moves rare
-                grown = np.zeros((channels, 4 * (length + frames)), np.float32)
+            if length + frames > self._buffer.shape[1]:
+                grown = np.zeros((channels, 2 * (length + frames)), np.float32)
                 if length:
                     grown[:, :length] = kept
                 self._buffer = grown
