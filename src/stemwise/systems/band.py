@@ -159,7 +159,7 @@ def mixture_features(mix: Tensor, quadrature: Tensor) -> Tensor:
 
 
 def draw_levels(batch: int, stems: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (batch, stems + 1) of random tasks: 60 % separation, the rest generation, accompaniment and
+    """Noise levels (batch, stems + 1) of random tasks: 75 % separation, the rest generation, accompaniment and
     hints.
     """
 
@@ -169,13 +169,13 @@ def draw_levels(batch: int, stems: int, generator: torch.Generator) -> Tensor:
     task = uniform(batch, 1)
     spread = torch.randn(batch, 1, generator=generator, device=generator.device)
     common = (spread * 1.4 - 0.6).exp().clamp(2 * CLEAN, 0.9 * ABSENT)
-    separating = task < 0.65
+    separating = task < 0.75
     absent = uniform(batch, 1) < torch.where(separating, 0.75, 0.15)
     stem = torch.where(absent, ABSENT, common).expand(batch, stems)
     known = uniform(batch, stems) < uniform(batch, 1)
     all_known = known.all(1, keepdim=True)
     known = known & ~(all_known & (torch.arange(stems, device=known.device) == (uniform(batch, 1) * stems).long()))
-    with_hints = (task >= 0.60) & (task < 0.65) | (task >= 0.80)
+    with_hints = (task >= 0.70) & (task < 0.75) | (task >= 0.86)
     stem = torch.where(with_hints & known, CLEAN, stem)
     mixture = torch.where(separating, CLEAN, ABSENT)
     return torch.cat([stem, mixture], dim=1)
