@@ -46,4 +46,4 @@ def main(seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 900_007)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 970_005)
