@@ -50,8 +50,8 @@ def accompany(
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
     from stemwise.loading import load
-    from stemwise.stems import known_names
     from stemwise.outputs import Made
+    from stemwise.stems import known_names
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
@@ -86,8 +86,8 @@ def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict
     Raises QueryError for an unknown stem, one given twice, or an argument that is neither STEM=FILE nor a folder.
     """
     from stemwise.errors import QueryError
-    from stemwise.stems import known_names
     from stemwise.outputs import read_folder, stem_slots
+    from stemwise.stems import known_names
 
     played: dict[str, Path] = {}
     for text in given:

@@ -52,8 +52,8 @@ def edit(
     from stemwise.commands.separate import tell
     from stemwise.errors import QueryError
     from stemwise.loading import load
-    from stemwise.stems import known_names
     from stemwise.outputs import MIX, Made, load_stems, read_folder
+    from stemwise.stems import known_names
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)

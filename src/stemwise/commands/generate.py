@@ -45,8 +45,8 @@ def generate(
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
     from stemwise.loading import load
-    from stemwise.stems import known_names
     from stemwise.outputs import Made
+    from stemwise.stems import known_names
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
