@@ -87,8 +87,17 @@ class Band(nn.Module):
         return rotate(self.codec.decode(state))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[clean | x] for x (B, slot, 2, frame, bin) and sigma (B, slot); a mixture that is not heard is the sum of
-        the stems.
+        """E[clean | x] for x (B, slot, 2, frame, bin) and sigma (B, slot).
+
+        Where the mixture is heard the stems are closed to sum to it; elsewhere the mixture's estimate is their sum.
+        """
+        stems = self.estimate(x, sigma)
+        heard = (sigma[:, -1] <= CLEAN)[:, None, None, None]
+        stems = torch.where(heard[:, None], self.close(stems, x[:, -1], sigma), stems)
+        return torch.cat([stems, torch.where(heard, x[:, -1], stems.sum(1))[:, None]], dim=1)
+
+    def estimate(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The network's own estimate of the stems (B, stem, 2, frame, bin), not yet closed.
 
         D = c_skip x + c_out (F + M mix / sigma_data), with the coefficients of Karras et al. (2022), equation 7; a
         slot at `ABSENT` is not read at all, so the estimate there is the posterior mean.
@@ -109,9 +118,16 @@ class Band(nn.Module):
         stem_level = level[:, :-1]
         c_skip = sd**2 / (stem_level**2 + sd**2) * heard[:, :-1]
         c_out = stem_level * sd * (stem_level**2 + sd**2).rsqrt()
-        stems = c_skip * x[:, :-1] + c_out * (free + masked)
-        total = torch.where(level[:, -1] <= CLEAN, mix, stems.sum(1))
-        return torch.cat([stems, total[:, None]], dim=1)
+        return c_skip * x[:, :-1] + c_out * (free + masked)
+
+    def close(self, stems: Tensor, mix: Tensor, sigma: Tensor) -> Tensor:
+        """Share what the stems lack of the mixture (B, 2, frame, bin) among them by their posterior variance at `sigma`.
+
+        That variance is sigma^2 sigma_data^2 / (sigma^2 + sigma_data^2): nothing goes to stems that were heard.
+        """
+        variance = (sigma[:, :-1] ** -2 + self.config.sigma_data**-2).reciprocal()
+        share = (variance / variance.sum(1, keepdim=True))[:, :, None, None, None]
+        return stems + share * (mix - stems.sum(1))[:, None]
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Denoising loss of stems (B, stem, 2, time), time = (frames - 1) * bins, over random tasks and noise

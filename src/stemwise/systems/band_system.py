@@ -55,10 +55,12 @@ class BandSystem:
     prior: Band
     precision: torch.dtype = torch.float32
 
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The prior at the system's precision."""
-        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-            return self.prior(x, sigma)
+    def _at_precision(self, denoise: Denoiser) -> Denoiser:
+        def evaluate(x: Tensor, sigma: Tensor, /) -> Tensor:
+            with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+                return denoise(x, sigma)
+
+        return evaluate
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,30 +82,29 @@ class BandSystem:
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
 
-        The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over goes
-        to the stems in proportion to their energy nearby (a projection weighted by the posterior variance, for which
-        energy stands in).
+        The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over is
+        shared among the stems as in training (`Band.close`).
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
         mix = self.prior.encode(wave / scale)
         views = [self._mean(wave / scale, *VIEWS[i % len(VIEWS)]) for i in range(evaluations)]
         stems = torch.stack(views).mean(0)
-        energy = F.avg_pool2d(stems.square().sum(2), (3, 9), stride=1, padding=(1, 4), count_include_pad=False)
-        share = (energy + 1e-6) / (energy + 1e-6).sum(1, keepdim=True)
-        left = mix - stems.sum(1)
-        closed = stems + share[:, :, None] * left[:, None]
-        return self.prior.decode(closed) * scale[:, None], self.prior.decode(left) * scale
+        closed = self.prior.close(stems, mix, self._unknown(mix)[1])
+        return self.prior.decode(closed) * scale[:, None], self.prior.decode(mix - stems.sum(1)) * scale
+
+    def _unknown(self, mix: Tensor) -> tuple[Tensor, Tensor]:
+        """State and noise levels when the mixture is all that was heard."""
+        slots = mix.new_zeros(mix.shape[0], len(self.names) + 1, *mix.shape[1:])
+        slots[:, -1] = mix
+        sigma = mix.new_full(slots.shape[:2], ABSENT)
+        sigma[:, -1] = CLEAN
+        return slots, sigma
 
     def _mean(self, wave: Tensor, side: int, shift: int) -> Tensor:
         """E[stems | mixture] seen with left and right swapped and the window rolled by some samples."""
         moved = wave.roll(shift, -1)
         moved = moved.flip(1) if side < 0 else moved
-        mix = self.prior.encode(moved)
-        slots = mix.new_zeros(mix.shape[0], len(self.names) + 1, *mix.shape[1:])
-        slots[:, -1] = mix
-        sigma = mix.new_full(slots.shape[:2], ABSENT)
-        sigma[:, -1] = CLEAN
-        stems = self.denoise(slots, sigma)[:, :-1]
+        stems = self._at_precision(self.prior.estimate)(*self._unknown(self.prior.encode(moved)))
         if shift == 0:
             return torch.cat([stems[:, :, :1], stems[:, :, 1:] * side], dim=2)
         back = self.prior.decode(stems)
@@ -129,9 +130,10 @@ class BandSystem:
             names.index(name): clean(prior.encode(signal / context.scale)[None], CLEAN)
             for name, signal in context.known.items()
         }
-        denoiser: Denoiser = bind(self.denoise, {**rest, **heard})
+        prior_at = self._at_precision(prior)
+        denoiser: Denoiser = bind(prior_at, {**rest, **heard})
         if heard and guidance != 1:
-            denoiser = classifier_free(denoiser, bind(self.denoise, rest), guidance)
+            denoiser = classifier_free(denoiser, bind(prior_at, rest), guidance)
         constraint: Constraint = Free(shape)
         if context.fixed:
             constraint = self._fixed(free, context, shape)
