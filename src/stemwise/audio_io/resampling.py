@@ -46,6 +46,7 @@ def resample_blocks(
         sent += out.shape[1]
         if out.shape[1]:
             yield out
+        del block, out  # not to be kept while the next block is made
     if channels == 0:
         return
     wanted = resampled_frames(received, in_rate, out_rate) if frames is None else frames()

@@ -185,6 +185,7 @@ def _answers(
         batch.append(replace(piece, signal=piece.signal[:, :0]))
         if len(batch) == at_once:
             yield from answered()
+            del lanes
             batch = []
     if batch:
         yield from answered()

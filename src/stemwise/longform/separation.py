@@ -106,6 +106,8 @@ def separate_blocks(
         _close(parts, original, heir, tally)
         pending.drop(flat.shape[1])
         yield parts
+        # nothing of a finished block is kept while the next windows are made: it would pin the heap around them
+        del flat, original, parts
         _tell(progress, tally.frames, source, started)
     return tally.report(source, windowing, time.monotonic() - started)
 
