@@ -483,3 +483,13 @@ def test_existing_output_is_refused_or_replaced_as_a_whole(tmp_path: Path) -> No
         (folder / "second").touch()
     assert [p.name for p in target.iterdir()] == ["second"]
     assert os.listdir(tmp_path) == ["song"]
+
+
+def test_the_same_samples_are_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    signal = np.linspace(-1, 1, 2000, dtype=np.float32).reshape(2, 1000)
+    write_audio(tmp_path / "one.wav", signal, 44100)
+    time.sleep(1.1)  # libsndfile notes the second of writing
+    write_audio(tmp_path / "two.wav", signal, 44100)
+    assert (tmp_path / "one.wav").read_bytes() == (tmp_path / "two.wav").read_bytes()

@@ -147,6 +147,7 @@ class AudioWriter:
         """Finish the file, check that it holds what was written, and give it its name."""
         try:
             self._file.close()
+            _forget_the_time(self._partial)
             if self.frames:
                 with start_sndfile(self._partial) as written:
                     if written.frames < self.frames:
@@ -211,6 +212,16 @@ class AudioWriter:
             f"{self.path}: {cause}. Free some space, choose another place with -o, or a smaller format such as flac. "
             "Nothing partial was left."
         )
+
+
+def _forget_the_time(path: Path) -> None:
+    """Zero the time of writing in the PEAK chunk of float WAV files: the same samples are the same bytes."""
+    with path.open("r+b") as file:
+        head = file.read(4096)
+        at = head.find(b"PEAK", 12, max(12, head.find(b"data")))
+        if head[:4] in (b"RIFF", b"RF64") and at > 0:
+            file.seek(at + 12)  # after the chunk's name, size and version
+            file.write(bytes(4))
 
 
 @dataclass(frozen=True)
