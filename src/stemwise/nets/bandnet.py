@@ -119,8 +119,8 @@ class Block(nn.Module):
         self.across = nn.Linear(positions, hidden)
         self.back = nn.Linear(hidden, positions)
         for layer in (self.second, self.back, self.modulate):
-            nn.init.zeros_(layer.weight)
-            layer.bias.data.zero_()  # type: ignore[union-attr]
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, frame, position, width) -> the same shape."""
@@ -179,10 +179,11 @@ class BandMerge(nn.Module):
         self.patches = tuple(patches)
         self.outputs = outputs
         self.norm = nn.LayerNorm(width)
-        self.maps = nn.ModuleList(nn.Linear(width, outputs * patch) for _, patch in patches)
-        for linear in self.maps:
-            nn.init.normal_(linear.weight, std=0.1 / math.sqrt(width))  # type: ignore[arg-type]
-            linear.bias.data.zero_()
+        maps = [nn.Linear(width, outputs * patch) for _, patch in patches]
+        for linear in maps:
+            nn.init.normal_(linear.weight, std=0.1 / math.sqrt(width))
+            nn.init.zeros_(linear.bias)
+        self.maps = nn.ModuleList(maps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Emit every patch and lay them side by side."""
