@@ -109,7 +109,7 @@ class Model:
     ) -> Report:
         """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete."""
         with open_audio(path) as source:
-            writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding)
+            writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding, source.frames)
             return separate_to_files(source, self._window(evaluations), writer, self._windowing(), progress)
 
     def _windowing(self) -> Windowing:
