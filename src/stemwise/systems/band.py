@@ -147,7 +147,7 @@ class Band(nn.Module):
         energy = (target.square() @ self.bin_weight).mean((2, 3)) / self.config.bins
         sd = self.config.sigma_data
         weight = 1 + sd**2 / sigma[:, :-1] ** 2
-        relative = weight * error / (energy + 0.1 * energy.mean(1, keepdim=True) + 1e-4)
+        relative = weight * error / (energy + energy.mean(1, keepdim=True) + 1e-4)
         return (wanted * (relative + 1e-6).sqrt()).sum() / wanted.sum().clamp_min(1)
 
 
