@@ -1,0 +1,115 @@
+"""How sure a mean is: seeded bootstrap intervals over songs, and the paired comparison of two systems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Resamples drawn at once: bounds the memory of a bootstrap over many values.
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with the percentile interval of its bootstrap distribution, in the unit of the values.
+
+    Attributes:
+        mean: of all values.
+        low: lower end; equal to `mean` where there is only one value, which says nothing about spread.
+        high: upper end.
+        count: how many values the mean is over.
+        level: the share of the bootstrap distribution within the interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    level: float = 0.95
+
+    def __str__(self) -> str:
+        """ "12.34 [11.90, 12.81]"."""
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the same songs.
+
+    Attributes:
+        difference: of a minus b, mean over songs, with its interval.
+        p_value: two-sided, from the bootstrap: twice the smaller share of resampled means on one side of zero, at
+            least 2 / (resamples + 1).
+        wins: the share of songs on which a is above b; ties count one half.
+    """
+
+    difference: Interval
+    p_value: float
+    wins: float
+
+
+def bootstrap(values: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 0.95) -> Interval:
+    """The mean over songs and its percentile bootstrap interval (Efron 1979), songs drawn with replacement.
+
+    The same values, seed and n give the same interval.
+
+    Args:
+        values: (song,), finite; one figure a song. Average the windows of a song first: they are not independent.
+        seed: of the draws.
+        n: resamples.
+        level: share of the bootstrap distribution inside the interval.
+
+    Raises:
+        ValueError: no value, a value that is not finite, n < 1, or a level outside (0, 1).
+    """
+    data = _checked(values)
+    if n < 1 or not 0 < level < 1:
+        raise ValueError(f"n = {n} must be at least 1, and level = {level} between 0 and 1")
+    low, high = np.quantile(_resampled_means(data, seed, n), ((1 - level) / 2, (1 + level) / 2))
+    mean = float(data.mean())
+    # the percentile interval of few, equal values may miss their mean by rounding
+    return Interval(mean, min(float(low), mean), max(float(high), mean), len(data), level)
+
+
+def paired(a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 0.95) -> Comparison:
+    """System a against system b on the same songs: the bootstrap of the differences, song by song.
+
+    Args:
+        a: (song,), finite.
+        b: (song,), the same songs in the same order.
+        seed: of the draws.
+        n: resamples.
+        level: share of the bootstrap distribution inside the interval.
+
+    Raises:
+        ValueError: different numbers of songs, or as `bootstrap`.
+    """
+    first, second = _checked(a), _checked(b)
+    if first.shape != second.shape:
+        raise ValueError(f"a has {len(first)} songs and b {len(second)}; a paired comparison needs the same songs")
+    differences = first - second
+    interval = bootstrap(differences, seed, n, level)
+    means = _resampled_means(differences, seed, n)
+    tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
+    wins = float(np.mean((differences > 0) + 0.5 * (differences == 0)))
+    return Comparison(interval, min(1.0, 2 * (tail + 1) / (n + 1)), wins)
+
+
+def _checked(values: ArrayLike) -> NDArray[np.float64]:
+    data = np.asarray(values, np.float64)
+    if data.ndim != 1 or not len(data):
+        raise ValueError(f"a mean needs values of shape (song,) and at least one; found {data.shape}")
+    if not np.isfinite(data).all():
+        raise ValueError(f"{int(np.sum(~np.isfinite(data)))} of {len(data)} values are not finite; leave those out")
+    return data
+
+
+def _resampled_means(data: NDArray[np.float64], seed: int, n: int) -> NDArray[np.float64]:
+    random = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // len(data))
+    blocks = [
+        data[random.integers(0, len(data), (min(rows, n - start), len(data)))].mean(1) for start in range(0, n, rows)
+    ]
+    return np.concatenate(blocks)
