@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +22,22 @@ from stemwise.songs.song import Song
 #: Frames read on each side of a window that must be resampled, so that the filter's edges fall outside it.
 _MARGIN = 512
 _ATTEMPTS = 16
+
+
+class Shape(Protocol):
+    """What windows look like."""
+
+    @property
+    def rate(self) -> int:
+        """In hertz."""
+
+    @property
+    def frames(self) -> int:
+        """At that rate."""
+
+    @property
+    def channels(self) -> int:
+        """1 or 2."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class Windows(torch.utils.data.Dataset[Tensor]):
             window = self._draw(draw)
             if options.augmentation is not None:
                 _augment(window, options.augmentation, draw)
-            if _active(window, options.floor_db) >= options.min_active:
+            if loud(window, options.floor_db).sum() >= options.min_active:
                 break
         return torch.from_numpy(window)
 
@@ -121,21 +138,33 @@ class Batches(torch.utils.data.Sampler[list[int]]):
         return self.stop - self.start
 
 
-def read_at(song: Song, start: int, names: Sequence[str], options: WindowOptions) -> np.ndarray:
-    """The window of a song from frame `start` (at its own rate), with the options' rate, channels and frames."""
-    if song.rate == options.rate:
-        return _channels(song.read(start, options.frames, names), options.channels)
-    import soxr
+def read_at(song: Song, start: int, names: Sequence[str], shape: Shape) -> np.ndarray:
+    """The window of a song from frame `start` (at its own rate), with the shape's rate, channels and frames."""
+    lead, frames = margins(song.rate, shape)
+    return at_rate(song.read(start - lead, frames, names), song.rate, shape)
 
-    ratio = song.rate / options.rate
+
+def margins(rate: int, shape: Shape) -> tuple[int, int]:
+    """What to read for a window of a song at `rate` Hz: frames before its start, and frames in all."""
+    if rate == shape.rate:
+        return 0, shape.frames
     # Whole frames of both rates before the window, so that the crop lands on the same instant.
-    step = song.rate // math.gcd(song.rate, options.rate)
+    step = rate // math.gcd(rate, shape.rate)
     lead = step * math.ceil(_MARGIN / step)
-    read = song.read(start - lead, math.ceil(options.frames * ratio) + lead + _MARGIN, names)
-    flat = read.reshape(-1, read.shape[-1]).T
-    skip = round(lead / ratio)
-    resampled = soxr.resample(flat, song.rate, options.rate, quality="HQ")[skip : skip + options.frames].T
-    return _channels(np.ascontiguousarray(resampled).reshape(*read.shape[:2], -1), options.channels)
+    return lead, math.ceil(shape.frames * rate / shape.rate) + lead + _MARGIN
+
+
+def at_rate(block: np.ndarray, rate: int, shape: Shape) -> np.ndarray:
+    """A block (row, channel, frames) that was read as `margins` says, with the shape's rate, channels and frames."""
+    block = _channels(block, min(shape.channels, block.shape[1]))
+    if rate != shape.rate:
+        import soxr
+
+        skip = round(margins(rate, shape)[0] * shape.rate / rate)
+        flat = block.reshape(-1, block.shape[-1]).T
+        resampled = soxr.resample(flat, rate, shape.rate, quality="HQ")[skip : skip + shape.frames].T
+        block = np.ascontiguousarray(resampled).reshape(*block.shape[:2], -1)
+    return _channels(block, shape.channels)
 
 
 def _channels(window: np.ndarray, channels: int) -> np.ndarray:
@@ -162,8 +191,9 @@ def _augment(window: np.ndarray, augmentation: Augmentation, draw: np.random.Gen
             stem[:] = stem[::-1].copy()
 
 
-def _active(window: np.ndarray, floor_db: float) -> int:
-    """How many stems are louder than the floor."""
-    flat = window.reshape(len(window), -1)
+def loud(block: np.ndarray, floor_db: float) -> np.ndarray:
+    """Which rows of a block (row, channel, frames) have a level (RMS) above `floor_db`, dB full scale."""
+    flat = block.reshape(len(block), -1)
     power = np.einsum("sn,sn->s", flat, flat) / flat.shape[1]
-    return int((power > 10.0 ** (floor_db / 10.0)).sum())
+    found: np.ndarray = power > 10.0 ** (floor_db / 10.0)
+    return found

@@ -1,0 +1,49 @@
+"""Training, validation and test songs: as published, or by a stable hash of each song's name.
+
+The hash decides for each song by itself, so adding or removing songs moves no other song, and all windows of a song are
+on one side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from stemwise.errors import SongError
+from stemwise.songs.song import Song
+
+#: Shares of the splits where none are published (those of COCOLA, arXiv 2404.16969).
+SHARES: Mapping[str, float] = {"train": 0.8, "valid": 0.1, "test": 0.1}
+_SAME = {"validation": "valid", "val": "valid", "dev": "valid", "training": "train", "testing": "test"}
+
+
+def split_of(song: Song, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
+    """The split of a song: `metadata["split"]` where it is published, else by its name and the seed."""
+    published = song.metadata.get("split")
+    if published:
+        return canonical(str(published))
+    digest = hashlib.blake2b(f"{seed}\n{song.name}".encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") / 2**64 * sum(shares.values())
+    for name, share in shares.items():
+        place -= share
+        if place < 0:
+            return name
+    return next(reversed(list(shares)))
+
+
+def split(songs: Sequence[Song], name: str, seed: int = 0, shares: Mapping[str, float] = SHARES) -> list[Song]:
+    """The songs of one split. Raises SongError, with the splits that there are, where it is empty."""
+    wanted = canonical(name)
+    splits = [split_of(song, seed, shares) for song in songs]
+    found = [song for song, its in zip(songs, splits) if its == wanted]
+    if not found:
+        there = ", ".join(f"{its} ({count})" for its, count in sorted(Counter(splits).items()))
+        raise SongError(f"no song in the split {name!r}; there are: {there or 'no songs'}")
+    return found
+
+
+def canonical(name: str) -> str:
+    """The name of a split: train, valid, test, or whatever else it is called."""
+    plain = name.strip().lower()
+    return _SAME.get(plain, plain)
