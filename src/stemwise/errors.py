@@ -27,9 +27,17 @@ class SongError(StemwiseError):
     """A data set or one of its songs is unusable."""
 
 
+class ScoreError(StemwiseError):
+    """Signals cannot be scored: too short, never audible together, or too few of them."""
+
+
 class TrainingError(StemwiseError):
     """A training cannot go on; the message names the step and what is left on disk."""
 
 
 class Cancelled(StemwiseError):
     """The caller's progress callback asked to stop; nothing partial was left behind."""
+
+
+class MetricError(StemwiseError):
+    """A figure cannot be computed from what was given: too few frames, or statistics of another embedding."""

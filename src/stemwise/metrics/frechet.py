@@ -1,0 +1,163 @@
+"""Fréchet audio distance: how far two sets of embedding frames are apart, each taken for a Gaussian.
+
+    FAD = |mu_x - mu_y|^2 + tr C_x + tr C_y - 2 tr (C_x C_y)^(1/2)
+
+(Dowson and Landau 1982; for audio Kilgour et al. 2019), covariances divided by n - 1. With any factor R of a covariance,
+RᵀR = C, the last trace is the nuclear norm of R_x R_yᵀ. So no root of a matrix product is ever taken, a set with fewer
+frames than dimensions is as good as any other, and a large reference costs its factorisation once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stemwise.errors import MetricError
+from stemwise.metrics.moments import Floats, Moments, checked, dimensions_differ, too_few
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """A mean and a factor of a covariance.
+
+    Attributes:
+        mean: (d,).
+        root: (r, d) with root.T @ root = covariance; r is the covariance's rank or more, at most d.
+    """
+
+    mean: Floats
+    root: Floats
+
+    @classmethod
+    def of(cls, frames: ArrayLike) -> Gaussian:
+        """Of frames (n, d), n >= 2: from the frames themselves, which keeps all digits of a singular covariance.
+
+        Raises MetricError for a single frame, NaN or a wrong shape.
+        """
+        data = checked(frames)
+        if len(data) < 2:
+            raise MetricError(too_few(len(data)))
+        mean = data.mean(0)
+        root = (data - mean) / np.sqrt(len(data) - 1)
+        return cls(mean, root if len(root) <= root.shape[1] else np.asarray(np.linalg.qr(root, mode="r")))
+
+    @classmethod
+    def from_moments(cls, moments: Moments) -> Gaussian:
+        """Of gathered statistics. Raises MetricError for fewer than two frames."""
+        return cls.from_covariance(moments.mean, moments.covariance)
+
+    @classmethod
+    def from_covariance(cls, mean: ArrayLike, covariance: ArrayLike) -> Gaussian:
+        """Of a mean (d,) and a covariance (d, d), from its symmetric eigenvectors.
+
+        Eigenvalues below the rounding of the largest are taken for zero. Raises MetricError where the shapes do not
+        fit, a value is not finite, or the matrix is not a covariance (not symmetric, or clearly negative).
+        """
+        mu, matrix = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_2d(np.asarray(covariance, np.float64))
+        if mu.ndim != 1 or matrix.shape != (len(mu), len(mu)):
+            raise MetricError(f"a mean of {mu.shape} and a covariance of {matrix.shape} do not belong together")
+        if not (np.isfinite(mu).all() and np.isfinite(matrix).all()):
+            raise MetricError("these statistics hold NaN or infinity; compute them again from sound embeddings")
+        scale = float(np.abs(matrix).max())
+        if float(np.abs(matrix - matrix.T).max()) > 1e-4 * scale:
+            raise MetricError("this matrix is not symmetric, so it is no covariance; compute the statistics again")
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        # statistics kept in float32 have slightly negative eigenvalues; real negative ones are another matter
+        if values[0] < -1e-3 * scale:
+            raise MetricError("this matrix has negative eigenvalues, so it is no covariance; compute them again")
+        kept = values > values[-1] * len(mu) * np.finfo(np.float64).eps
+        return cls(mu, np.sqrt(values[kept])[:, None] * vectors[:, kept].T)
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """FAD extrapolated to infinitely many frames: the intercept of a line through distances against 1 / n.
+
+    Attributes:
+        value: the intercept. An estimate with an error of its own: near zero it may come out slightly negative.
+        slope: by how much the distance grows with 1 / n.
+        r2: share of the variance that the line explains; far below 1, do not trust the value.
+        sizes: the numbers of frames drawn.
+        distances: the FAD at each.
+    """
+
+    value: float
+    slope: float
+    r2: float
+    sizes: tuple[int, ...]
+    distances: tuple[float, ...]
+
+
+def frechet_distance(x: Gaussian, y: Gaussian) -> float:
+    """The Fréchet distance of two Gaussians in squared embedding units, never below 0; 0 for equal ones.
+
+    Raises MetricError where their dimensions differ.
+    """
+    if x.mean.shape != y.mean.shape:
+        raise MetricError(dimensions_differ(len(x.mean), len(y.mean)))
+    shift = float(np.sum((x.mean - y.mean) ** 2))
+    traces = float(np.sum(x.root**2) + np.sum(y.root**2))
+    overlap = float(np.linalg.svd(x.root @ y.root.T, compute_uv=False).sum())
+    return max(0.0, shift + traces - 2 * overlap)
+
+
+def frechet_audio_distance(reference: ArrayLike, generated: ArrayLike) -> float:
+    """`frechet_distance` of two sets of embedding frames (n, d) and (m, d), n and m at least 2. Raises MetricError."""
+    return frechet_distance(Gaussian.of(reference), Gaussian.of(generated))
+
+
+def per_song(reference: Gaussian, songs: Mapping[str, ArrayLike]) -> dict[str, float]:
+    """The distance of every song's own frames (n, d) from the reference (Gui et al. 2024).
+
+    A song has few frames, so its covariance is singular and the figure is large: compare songs of one length only.
+    Raises MetricError that names the song, where it has a single frame or other dimensions.
+    """
+    distances = {}
+    for name, frames in songs.items():
+        try:
+            distances[name] = frechet_distance(reference, Gaussian.of(frames))
+        except MetricError as error:
+            raise MetricError(f"{name}: {error}") from error
+    return distances
+
+
+def frechet_infinity(
+    reference: Gaussian, frames: ArrayLike, *, seed: int = 0, steps: int = 25, smallest: int = 500
+) -> Extrapolation:
+    """FAD without the bias of a finite sample (Chong and Forsyth 2020; for music Gui et al. 2024).
+
+    At `steps` sizes, evenly spaced from `smallest` to all frames, that many are drawn without replacement and their
+    distance from the reference is taken; the reference stays whole. The line is fitted by least squares against
+    1 / n. That the bias is linear in 1 / n holds for sizes well above the number of dimensions.
+
+    Args:
+        reference: the Gaussian of the reference frames.
+        frames: generated, (n, d), n at least 2 * smallest.
+        seed: of the draws.
+        steps: how many sizes, at least 3.
+        smallest: the smallest size, at least 2.
+
+    Raises:
+        MetricError: fewer than 2 * smallest frames.
+        ValueError: steps or smallest too small.
+    """
+    if steps < 3 or smallest < 2:
+        raise ValueError(f"steps {steps} must be at least 3 and smallest {smallest} at least 2")
+    data = checked(frames)
+    if len(data) < 2 * smallest:
+        raise MetricError(
+            f"{len(data)} frames are too few to extrapolate from sizes of {smallest} and up; at least {2 * smallest} "
+            "are needed. Give more audio, or a smaller smallest size"
+        )
+    random = np.random.default_rng(seed)
+    sizes = [round(size) for size in np.linspace(smallest, len(data), steps)]
+    distances = [frechet_distance(reference, Gaussian.of(data[random.permutation(len(data))[:size]])) for size in sizes]
+    inverse = 1 / np.array(sizes)
+    slope, intercept = np.polyfit(inverse, distances, 1)
+    spread = float(np.sum((np.array(distances) - np.mean(distances)) ** 2))
+    missed = float(np.sum((np.array(distances) - intercept - slope * inverse) ** 2))
+    r2 = 1 - missed / spread if spread > 0 else 1.0
+    return Extrapolation(float(intercept), float(slope), r2, tuple(sizes), tuple(distances))
