@@ -111,6 +111,14 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
     The model's configuration comes back complete, with the defaults filled in. Raises RecipeError with every mistake.
     """
+    document = read_document(path, Recipe)
+    for text in overrides:
+        override(document, text)
+    return check(document, str(path))
+
+
+def read_document(path: Path | str, root: type[Section]) -> dict[str, Any]:
+    """The YAML mapping in a file that should be a `root`; its values are not checked. Raises RecipeError."""
     import yaml
 
     file = Path(path)
@@ -121,10 +129,8 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{file}: not valid YAML: {error}") from error
     if not isinstance(document, dict):
-        raise RecipeError(f"{file}: a recipe is a YAML mapping with {', '.join(Recipe.model_fields)}")
-    for override in overrides:
-        _override(document, override)
-    return check(document, str(file))
+        raise RecipeError(f"{file}: a recipe is a YAML mapping with {', '.join(root.model_fields)}")
+    return document
 
 
 def check(document: dict[str, Any], source: str = "recipe") -> Recipe:
@@ -134,7 +140,7 @@ def check(document: dict[str, Any], source: str = "recipe") -> Recipe:
     try:
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
-        raise RecipeError("\n".join([f"{source}:", *(_mistake(entry) for entry in error.errors())])) from error
+        raise RecipeError("\n".join([f"{source}:", *mistakes(error, Recipe)])) from error
     try:
         config = build_config(recipe.model.type, recipe.model.config, "model.config")
     except ModelError as error:
@@ -161,30 +167,35 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _override(document: dict[str, Any], override: str) -> None:
+def override(document: dict[str, Any], text: str) -> None:
+    """Set one value in place: "train.steps=1000", whose right side is YAML. Raises RecipeError."""
     import yaml
 
-    place, equals, text = override.partition("=")
+    place, equals, value = text.partition("=")
     keys = place.strip().split(".")
     if not equals or not all(keys):
-        raise RecipeError(f"override {override!r}: write it as place=value, such as train.steps=1000")
+        raise RecipeError(f"override {text!r}: write it as place=value, such as train.steps=1000")
     at = document
     for key in keys[:-1]:
         inner = at.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"override {override!r}: {key} is a value, not a section")
+            raise RecipeError(f"override {text!r}: {key} is a value, not a section")
         at = inner
     try:
-        at[keys[-1]] = yaml.safe_load(text)
+        at[keys[-1]] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value is not valid YAML: {error}") from error
+        raise RecipeError(f"override {text!r}: the value is not valid YAML: {error}") from error
 
 
-def _mistake(entry: Any) -> str:
-    """One line for one mistake: place, what is wrong, what is allowed."""
-    place = ".".join(map(str, entry["loc"])) or "recipe"
+def mistakes(error: ValidationError, root: type[Section]) -> list[str]:
+    """One line for each mistake in a document that should be a `root`: place, what is wrong, what is allowed."""
+    return [_mistake(entry, root) for entry in error.errors()]
+
+
+def _mistake(entry: Any, root: type[Section]) -> str:
+    place = ".".join(map(str, entry["loc"])) or "the document"
     if entry["type"] == "extra_forbidden":
-        allowed = _fields_at(entry["loc"][:-1])
+        allowed = _fields_at(entry["loc"][:-1], root)
         near = difflib.get_close_matches(str(entry["loc"][-1]), allowed, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{place}: unknown key{hint}; allowed: {', '.join(allowed)}"
@@ -193,9 +204,11 @@ def _mistake(entry: Any) -> str:
     return f"{place}: {entry['msg']} (found {entry['input']!r})"
 
 
-def _fields_at(place: Sequence[Any]) -> list[str]:
-    section: Any = Recipe
+def _fields_at(place: Sequence[Any], root: type[Section]) -> list[str]:
+    section: Any = root
     for key in place:
+        if isinstance(key, int):
+            continue  # an entry of a list
         annotation = section.model_fields[key].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         section = next(option for option in options if isinstance(option, type) and issubclass(option, Section))

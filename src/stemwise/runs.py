@@ -72,7 +72,7 @@ def open_run(recipe: Recipe) -> None:
     if (run / RECIPE).is_file() and checkpoints(run):
         before = load_recipe(run / RECIPE).model_dump(mode="json")
         now = recipe.model_dump(mode="json")
-        places = [place for key in _FIXED for place in _differences(before[key], now[key], key)]
+        places = [place for key in _FIXED for place in differences(before[key], now[key], key)]
         places = [place for place in places if not place.startswith("model.init")]
         if places:
             raise RecipeError(
@@ -115,10 +115,11 @@ def export(
     return checkpoint.save_model(folder, module, dtype=dtype, metadata={**source, **(metadata or {})})
 
 
-def _differences(before: Any, now: Any, place: str) -> list[str]:
+def differences(before: Any, now: Any, place: str) -> list[str]:
+    """What changed between two documents of plain values: "place was ..., now ..." for each."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))
-        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{place}.{key}")]
+        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{place}.{key}")]
     return [] if before == now else [f"{place} was {before!r}, now {now!r}"]
 
 
