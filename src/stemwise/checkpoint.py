@@ -30,6 +30,7 @@ WEIGHTS = "model.safetensors"
 #: type name -> (module, class, class of its configuration); imported only when asked for.
 TYPES: dict[str, tuple[str, str, str]] = {
     "band": ("stemwise.systems.band", "Band", "BandConfig"),
+    "cocola": ("stemwise.coherence.cocola", "Cocola", "CocolaConfig"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Do two parts of a song belong together?"""
