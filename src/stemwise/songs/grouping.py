@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from stemwise.songs.song import Song
+from stemwise.songs.source import File
 
 #: Stems that the field's groupings to 4, 5 and 6 keep (MoisesDB, ISMIR 2023); whatever else there is becomes `other`.
 GROUPINGS: Mapping[int, Mapping[str, tuple[str, ...]]] = {
@@ -23,7 +23,7 @@ def group(song: Song, mapping: Mapping[str, Sequence[str]], rest: str | None) ->
     old ones the song has is absent, as silence is everywhere.
     """
     named = {old: new for new, olds in mapping.items() for old in olds}
-    stems: dict[str, list[Path]] = {}
+    stems: dict[str, list[File]] = {}
     for name, files in song.stems.items():
         new = named.get(name, rest)
         if new is not None:

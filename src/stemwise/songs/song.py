@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
 from stemwise.errors import SongError
+from stemwise.songs.source import File, read
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Song:
     """
 
     name: str
-    stems: Mapping[str, tuple[Path, ...]]
+    stems: Mapping[str, tuple[File, ...]]
     rate: int
     frames: int
     channels: int = 2
-    mixture: Path | None = None
+    mixture: File | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -46,19 +46,14 @@ class Song:
         return out
 
 
-def _add(row: np.ndarray, file: Path, start: int) -> None:
+def _add(row: np.ndarray, file: File, start: int) -> None:
     """Add the frames of `file` from `start` on to `row` (channel, frames); a negative start means silence first."""
     lead = max(0, -start)
     wanted = row.shape[1] - lead
     if wanted <= 0:
         return
     try:
-        with soundfile.SoundFile(file) as audio:
-            if start + lead >= audio.frames:
-                return
-            if start > 0:
-                audio.seek(start)
-            block = audio.read(wanted, dtype="float32", always_2d=True)
+        block = read(file, max(start, 0), wanted)
     except (soundfile.LibsndfileError, OSError) as error:
         raise SongError(
             f"{file}: cannot be read at frame {max(start, 0)} ({error}); was it moved or cut short? "

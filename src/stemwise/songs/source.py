@@ -1,0 +1,94 @@
+"""Where the samples of a stem lie: an audio file, or a member of a shard, which is read where it is."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An audio file inside an uncompressed tar file: `size` bytes from byte `offset` on."""
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, as of a path."""
+        return Path(self.name).suffix
+
+    def exists(self) -> bool:
+        """Whether its archive is there."""
+        return self.archive.exists()
+
+    def __str__(self) -> str:
+        return f"{self.archive}:{self.name}"
+
+
+File = Path | Member
+
+
+def read(file: File, start: int, frames: int) -> np.ndarray:
+    """Frames [start, start + frames) of a file, fewer where it ends: float32, (frames, channels), by one seek.
+
+    Raises soundfile.LibsndfileError or OSError where it cannot be read.
+    """
+    with opened(file) as audio:
+        frames = max(0, min(frames, audio.frames - start))
+        if frames and start:
+            audio.seek(start)
+        block: np.ndarray = audio.read(frames, dtype="float32", always_2d=True)
+        return block
+
+
+@contextmanager
+def opened(file: File) -> Iterator[Any]:
+    """The audio of a file as a `soundfile.SoundFile`; nothing is decoded but what is read from it.
+
+    Files are not kept open between reads: opening takes 0.05 ms, finding a place in FLAC 0.4 ms, decoding 6 s 15 ms.
+    """
+    if isinstance(file, Path):
+        with soundfile.SoundFile(file) as audio:
+            yield audio
+    else:
+        with file.archive.open("rb", buffering=0) as whole, soundfile.SoundFile(_Slice(whole.fileno(), file)) as audio:
+            yield audio
+
+
+class _Slice(io.RawIOBase):
+    """The bytes of a member, as a file of their own."""
+
+    def __init__(self, descriptor: int, member: Member) -> None:
+        self._descriptor, self._offset, self._size = descriptor, member.offset, member.size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
+        count = os.preadv(self._descriptor, [wanted], self._offset + self._position) if len(wanted) else 0
+        self._position += count
+        return count
