@@ -151,23 +151,28 @@ def load_weights(module: nn.Module, folder: Path | str) -> None:
         tensors = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{file}: damaged or cut short ({error}); copy or download it again") from error
+    misfits = differences(module, tensors)
+    if misfits:
+        raise ModelError(f"{file}: {misfits}\nuse the {CONFIG} and {WEIGHTS} that were exported together")
+    module.load_state_dict(tensors)
+
+
+def differences(module: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    """How tensors differ from what a module holds, in names and shapes, as lines for a person; empty if they fit."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    differences = [f"{name}: missing, expected shape {expected[name]}" for name in expected if name not in found]
-    differences += [f"{name}: surplus, found shape {found[name]}" for name in found if name not in expected]
-    differences += [
+    lines = [f"{name}: missing, expected shape {expected[name]}" for name in expected if name not in found]
+    lines += [f"{name}: surplus, found shape {found[name]}" for name in found if name not in expected]
+    lines += [
         f"{name}: expected shape {expected[name]}, found {found[name]}"
         for name in expected
         if name in found and expected[name] != found[name]
     ]
-    if differences:
-        more = [f"and {len(differences) - 12} more"] if len(differences) > 12 else []
-        shown = "\n  ".join(differences[:12] + more)
-        raise ModelError(
-            f"{file}: {len(differences)} tensor(s) do not fit the configuration:\n  {shown}\n"
-            f"use the {CONFIG} and {WEIGHTS} that were exported together"
-        )
-    module.load_state_dict(tensors)
+    if not lines:
+        return ""
+    more = [f"and {len(lines) - 12} more"] if len(lines) > 12 else []
+    shown = "\n  ".join(lines[:12] + more)
+    return f"{len(lines)} tensor(s) do not fit the configuration:\n  {shown}"
 
 
 def read_info(folder: Path | str) -> ModelInfo:

@@ -1,0 +1,44 @@
+"""`stemwise convert`: published weights -> a model folder."""
+
+from __future__ import annotations
+
+import importlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stemwise.commands import options as o
+from stemwise.commands.console import Voice
+from stemwise.errors import QueryError
+
+
+class System(StrEnum):
+    """Whose weights: the one table of what can be converted, name -> function of `stemwise.convert`."""
+
+    cocola = "cocola"
+
+
+_CONVERTERS = {System.cocola: ("cocola", "convert_cocola")}
+
+
+def convert(
+    system: Annotated[System, typer.Argument(help="Whose published weights these are.")],
+    file: Annotated[Path, typer.Argument(help="The published file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The model folder to write; by default beside the file, by its name.")
+    ] = None,
+    overwrite: o.Overwrite = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Turn published weights into a model folder.
+
+    The file is only read: code in it never runs. Every verb that uses such a model takes the folder with --model.
+    """
+    folder = out or file.with_suffix("")
+    if folder == file or (folder.exists() and not overwrite):
+        raise QueryError(f"{folder} exists; give another folder with --out, or --overwrite")
+    module, function = _CONVERTERS[system]
+    written = getattr(importlib.import_module(f"stemwise.convert.{module}"), function)(file, folder)
+    Voice(quiet).say(f"{written}: use it with --model {written}")
