@@ -27,9 +27,9 @@ def test_unbiased_where_the_distributions_are_the_same(kernel: object) -> None:
 
 def test_gaussian_kernel_of_gaussians_has_a_closed_form() -> None:
     # N(0, 1) against N(m, 1) in d dimensions, bandwidth s: 2 c (1 - exp(-|m|² / (2 (s² + 2)))), c = (s²/(s²+2))^(d/2)
-    x, y = sample(0, 3000), sample(1, 3000, 1.0)
+    x, y = sample(0, 1000), sample(1, 1000, 1.0)
     expected = 2 * (4 / 6) ** 1.5 * (1 - np.exp(-3 / 12))
-    assert squared_mmd(x, y, gaussian(2.0)) == pytest.approx(expected, rel=0.05)
+    assert squared_mmd(x, y, gaussian(2.0)) == pytest.approx(expected, rel=0.1)
 
 
 def test_against_torchmetrics() -> None:

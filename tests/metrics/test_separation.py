@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stemwise.metrics.separation import si_sdr, si_sdr_improvement, si_sdr_zero_mean
+from stemwise.metrics.separation import sdr, si_sdr, si_sdr_improvement, si_sdr_zero_mean
 
 
 def noise(seed: int, shape: tuple[int, ...] = (2, 400)) -> np.ndarray:
@@ -55,3 +55,13 @@ def test_agrees_with_torchmetrics(seed: int) -> None:
             torch.tensor(e), torch.tensor(s), zero_mean=zero_mean
         )
         assert ours(e, s) == pytest.approx(float(theirs), abs=1e-4)
+
+
+def test_sdr_counts_a_wrong_gain_and_knows_its_ends() -> None:
+    s = noise(3)
+    assert sdr(0.5 * s, s) == pytest.approx(10 * math.log10(4))
+    assert sdr(np.zeros_like(s), s) == 0.0
+    assert sdr(s, s) == math.inf
+    assert math.isnan(sdr(s, np.zeros_like(s)))
+    with pytest.raises(ValueError, match="differ in shape"):
+        sdr(s, s[:, 1:])

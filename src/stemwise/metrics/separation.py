@@ -45,3 +45,19 @@ def si_sdr_zero_mean(estimate: ArrayLike, reference: ArrayLike) -> float:
 def si_sdr_improvement(estimate: ArrayLike, reference: ArrayLike, mixture: ArrayLike) -> float:
     """By how many dB the estimate's `si_sdr` exceeds that of the mixture taken as the estimate."""
     return si_sdr(estimate, reference) - si_sdr(mixture, reference)
+
+
+def sdr(estimate: ArrayLike, reference: ArrayLike) -> float:
+    """Signal-to-distortion ratio of a whole signal in dB: 10 log10(|s|^2 / |s - e|^2), over all channels and samples.
+
+    The utterance SDR of the Music Demixing Challenge (Mitsufuji et al. 2022), without the small constant that keeps it
+    finite there. A wrong gain counts as an error, unlike in `si_sdr`; shapes, silence and errors as there, but the
+    silent estimate of an audible reference has 0 dB.
+    """
+    e, s = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
+    if e.shape != s.shape:
+        raise ValueError(f"estimate {e.shape} and reference {s.shape} differ in shape")
+    energy, distortion = float(np.sum(s * s)), float(np.sum((s - e) ** 2))
+    if energy == 0.0:
+        return float("nan")
+    return float("inf") if distortion == 0.0 else float(10 * np.log10(energy / distortion))
