@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from stemwise.errors import ModelError
 from stemwise.model import Model
 from stemwise.systems.band_system import BandSystem
+
+if TYPE_CHECKING:
+    from stemwise.coherence.cocola import Cocola
 
 BUNDLED = Path(__file__).parent / "weights"
 
@@ -34,11 +37,7 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     from stemwise.checkpoint import load_model, read_info
     from stemwise.systems.band import Band
 
-    folder = BUNDLED / str(name) if str(name) in models() else Path(name)
-    if not folder.is_dir():
-        close = difflib.get_close_matches(str(name), models(), 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
+    folder = _folder(name)
     module = load_model(folder).eval()
     if not isinstance(module, Band):
         raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
@@ -46,6 +45,27 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     facts = dict(read_info(folder).metadata)
     system = BandSystem(module.to(place), pick_precision(precision, place))
     return Model(str(name) if folder.parent == BUNDLED else folder.name, system, place, folder, facts)
+
+
+def load_coherence(name: str | Path = "cocola", device: str = "auto") -> Cocola:
+    """The encoder behind a coherence score: a bundled one by name, or a model folder. Raises `ModelError`."""
+    from stemwise.checkpoint import load_model
+    from stemwise.coherence.cocola import Cocola
+
+    folder = _folder(name)
+    module = load_model(folder)
+    if not isinstance(module, Cocola):
+        raise ModelError(f"{folder}: a {type(module).__name__} does not score coherence; give the folder of a COCOLA")
+    return module.to(pick_device(device)).eval().requires_grad_(False)
+
+
+def _folder(name: str | Path) -> Path:
+    folder = BUNDLED / str(name) if str(name) in models() else Path(name)
+    if not folder.is_dir():
+        close = difflib.get_close_matches(str(name), models(), 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
+    return folder
 
 
 def pick_device(device: str) -> str:

@@ -1,0 +1,314 @@
+"""`stemwise score`: do these belong together?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemwise.commands import options as o
+from stemwise.commands.console import Code, Voice, complain
+from stemwise.errors import AudioFileError, QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stemwise.batch import Item, Outcome
+    from stemwise.coherence.search import Grid
+    from stemwise.metrics.statistics import Interval
+    from stemwise.scores import Listening, Offset, Score, StemScores
+    from stemwise.signals import Signal
+
+Name = Annotated[
+    str | None, typer.Option("--stem", help="Only this one, against the sum of the others.", show_default=False)
+]
+Shifts = Annotated[
+    str | None,
+    typer.Option("--shifts", help="START:END:STEP in seconds, -0.5:0.5:0.125; with --bpm in beats, -1:1:0.25.",
+                 show_default=False),
+]  # fmt: skip
+Plot = Annotated[
+    Path | None, typer.Option("--plot", help="Draw coherence over time (.png, .pdf, .svg).", show_default=False)
+]
+Bpm = Annotated[
+    float | None, typer.Option("--bpm", min=20, max=400, help="Tempo, for shifts in beats.", show_default=False)
+]
+
+
+def score(
+    inputs: Annotated[
+        list[str], typer.Argument(help="CONTEXT and ACCOMPANIMENT, two files; folders of stems; or NAME=FILE ...")
+    ],
+    stem: Name = None,
+    symmetric: Annotated[bool, typer.Option("--symmetric", help="The mean of both orders of the two sides.")] = False,
+    hop: Annotated[float, typer.Option("--hop", min=0.1, max=5, help="Seconds from window to window.")] = 2.5,
+    search: Annotated[
+        bool, typer.Option("--search", help="Find the shift and transposition with which it would fit best.")
+    ] = False,
+    shifts: Shifts = None,
+    semitones: Annotated[str, typer.Option("--semitones", help="START:END or START:END:STEP to search.")] = "-6:6",
+    bpm: Bpm = None,
+    plot: Plot = None,
+    model: Annotated[str, typer.Option("--model", help="A bundled encoder's name, or a model folder.")] = "cocola",
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Score how well an accompaniment fits to its context, or every stem of a song to the others.
+
+    Scores compare under one model only. "in place" is a probability, 50 % is a guess.
+    """
+    from stemwise.batch import Item, work_through
+    from stemwise.loading import load_coherence
+    from stemwise.scores import Listening
+
+    voice = Voice(quiet, verbose, as_json)
+    moves = Moves(_grid(shifts, semitones, bpm), bpm) if search else None
+    tasks = _tasks(inputs, stem)
+    _check_plot(plot, tasks)
+    if moves is not None and any(task.stem is None for task in tasks.values()):
+        raise QueryError("--search looks for one stem; say which with --stem")
+    if moves is not None and any(moves.grid.semitones):
+        _need("librosa")
+    how = Listening(load_coherence(model, device), hop=hop, direction="symmetric" if symmetric else "context first")
+    work = _Work(tasks, how, moves, plot, voice)
+    items = [Item(Path(label), label) for label in tasks]
+    outcomes = work_through(items, work, lambda outcome: _tell(voice, outcome))
+    code = Code.FAILED if any(outcome.status == "failed" for outcome in outcomes) else Code.OK
+    results = [{"input": o.item.track, "status": o.status, "message": o.message, **o.manifest} for o in outcomes]
+    voice.hand_over({"format": 1, "verb": "score", "exit_code": int(code), "model": model, "symmetric": symmetric,
+                     "results": results})  # fmt: skip
+    raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Named signals, or a folder of them; and the one that is scored against the others, or None for each."""
+
+    stems: Mapping[str, Signal] | Path
+    stem: str | None
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What to search, and the tempo if shifts are told in beats."""
+
+    grid: Grid
+    bpm: float | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done to each song."""
+
+    tasks: Mapping[str, Task]
+    how: Listening
+    moves: Moves | None
+    plot: Path | None
+    voice: Voice
+
+    def __call__(self, item: Item) -> Outcome:
+        from dataclasses import replace
+
+        from stemwise.batch import Outcome
+        from stemwise.scores import score_parts, score_stems, search_offset, signals_of
+
+        task = self.tasks[item.track]
+        signals, _ = signals_of(task.stems)
+        with self.voice.progress(item.track) as progress:
+            how = replace(self.how, progress=progress)
+            if task.stem is None:
+                song = score_stems(signals, how=how)
+                lines = {name: found for name, found in song.stems.items() if found is not None}
+                self._say(_song_lines(item.track, song))
+                document = song.plain()
+            else:
+                others = [name for name in signals if name != task.stem]
+                found = score_parts(signals, others, [task.stem], how=how)
+                lines = {task.stem: found}
+                self._say(_score_lines(item.track, found))
+                document = {"stem": task.stem, **found.plain()}
+                if self.moves is not None:
+                    offset = search_offset(signals, task.stem, self.moves.grid, how=how)
+                    self._say(_offset_lines(offset, self.moves.bpm))
+                    document["search"] = offset.plain()
+        if self.plot is not None:
+            from stemwise.coherence.plot import plot_over_time
+
+            curves = {name: (found.starts, found.curves["both"]) for name, found in lines.items()}
+            plot_over_time(curves, 5.0, self.plot, item.track)
+            self._say([f"  {self.plot}"])
+        return Outcome(item, "done", manifest=document)
+
+    def _say(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.voice.say(line)
+
+
+def _tell(voice: Voice, outcome: Outcome) -> None:
+    if outcome.status == "failed":
+        complain(str(outcome.message))
+        voice.detail(outcome.trace or "")
+
+
+def _check_plot(plot: Path | None, tasks: Mapping[str, Task]) -> None:
+    """Before anything is scored. Raises QueryError, ModuleNotFoundError."""
+    from stemwise.coherence.plot import SUFFIXES
+
+    if plot is None:
+        return
+    if len(tasks) > 1:
+        raise QueryError("--plot draws one song; give one folder, or two files")
+    if plot.suffix.lower() not in SUFFIXES:
+        raise QueryError(f"--plot {plot}: choose a name that ends in {', '.join(SUFFIXES)}")
+    _need("matplotlib")
+
+
+def _need(package: str) -> None:
+    """A missing package is told before the work, not after it."""
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f"no {package}", name=package)
+
+
+# -- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def _tasks(inputs: Sequence[str], stem: str | None) -> dict[str, Task]:
+    """What to score, by a name for people. Raises QueryError where the arguments do not say."""
+    named = [text for text in inputs if "=" in text and not Path(text).exists()]
+    if len(named) == len(inputs):
+        return {" ".join(inputs): Task(_files(inputs), stem)}
+    folders = [text for text in inputs if Path(text).is_dir()]
+    if len(folders) == len(inputs):
+        return {str(folder): Task(folder, stem) for text in inputs for folder in _stem_folders(Path(text))}
+    if named or folders or len(inputs) != 2:
+        raise QueryError(
+            f"{' '.join(inputs)}: give two files, CONTEXT and ACCOMPANIMENT; or folders of stems; or NAME=FILE, two or more"
+        )
+    if stem is not None:
+        raise QueryError("--stem chooses from a folder of stems; of two files the second is scored")
+    context, made = map(Path, inputs)
+    if context.exists() and made.exists() and context.samefile(made):
+        complain(f"{made}: given as both sides; a signal against itself has no special score")
+    return {f"{made} against {context}": Task({str(context): context, f"{made}": made}, str(made))}
+
+
+def _files(inputs: Sequence[str]) -> dict[str, Signal]:
+    files: dict[str, Signal] = {}
+    for text in inputs:
+        name, _, file = text.partition("=")
+        if not name or name in files:
+            raise QueryError(f"{text}: every stem needs a name of its own, NAME=FILE")
+        files[name] = Path(file)
+    return files
+
+
+def _stem_folders(folder: Path) -> list[Path]:
+    """The folder if it holds audio, else the folders below it that do."""
+    from stemwise.audio_io import AUDIO_SUFFIXES
+
+    inner = [f for f in sorted(folder.rglob("*")) if f.suffix.lower() in AUDIO_SUFFIXES and not _hidden(f, folder)]
+    found = list(dict.fromkeys(file.parent for file in inner))
+    if folder in found:
+        return [folder]
+    if not found:
+        raise AudioFileError(f"{folder}: no audio files in this folder or below")
+    return found
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _grid(shifts: str | None, semitones: str, bpm: float | None) -> Grid:
+    """The moves to try. Raises QueryError."""
+    from stemwise.coherence.search import Grid
+
+    steps = _steps("--shifts", shifts or ("-0.5:0.5:0.125" if bpm is None else "-1:1:0.25"), None)
+    beat = 1.0 if bpm is None else 60 / bpm
+    grid = Grid(tuple(step * beat for step in steps), _steps("--semitones", semitones, 1.0))
+    if grid.margin > 30 or max(map(abs, grid.semitones)) > 24 or len(grid.shifts) * len(grid.semitones) > 5000:
+        raise QueryError(
+            "a search goes to 30 seconds, 24 semitones and 5000 moves at most; give a smaller range or larger steps"
+        )
+    return grid
+
+
+def _steps(option: str, text: str, step: float | None) -> tuple[float, ...]:
+    """ "-1:1:0.25" -> multiples of the step from start to end; 0 is always among them."""
+    try:
+        numbers = [float(number) for number in text.split(":")]
+        start, end = numbers[:2]
+        (width,) = numbers[2:] or ([] if step is None else [step])
+    except ValueError as error:
+        raise QueryError(f"{option} {text!r}: give START:END:STEP, for example -1:1:0.25") from error
+    if not (start <= end and width > 0 and abs(start) < 1e4 and abs(end) < 1e4 and (end - start) / width < 5000):
+        raise QueryError(f"{option} {text!r}: the start must not lie behind the end, and the step must be above 0")
+    first, last = round(start / width), round(end / width)
+    return tuple(sorted({round(i * width, 6) for i in range(first, last + 1)} | {0.0}))
+
+
+# -- what is said ----------------------------------------------------------------------------------------------------
+
+
+def _score_lines(title: str, found: Score) -> list[str]:
+    rows = [("coherence", _interval(found.coherence)), ("harmonic", _interval(found.harmonic)),
+            ("percussive", _interval(found.percussive)), ("in place", _percent(found.probability))]  # fmt: skip
+    return [f"{title}: {found.seconds:.1f} s, {found.coverage:.0%} of the windows scored", *_table(rows)]
+
+
+def _song_lines(title: str, song: StemScores) -> list[str]:
+    rows = [("stem", "coherence", "harmonic", "percussive", "in place", "scored")]
+    for name, found in song.stems.items():
+        if found is None:
+            rows.append((name, "silent, or alone", "", "", "", "0%"))
+        else:
+            intervals = (_interval(found.coherence), _interval(found.harmonic), _interval(found.percussive))
+            rows.append((name, *intervals, _percent(found.probability), f"{found.coverage:.0%}"))
+    names = list(song.stems)
+    pairs = [("each alone:", *names)]
+    for context in names:
+        values = [song.pairs.get((context, made)) for made in names]
+        pairs.append((context, *("–" if value is None else f"{value.mean:.2f}" for value in values)))
+    lines = [f"{title}: {song.seconds:.1f} s, each stem against the sum of the others", *_table(rows), *_table(pairs)]
+    if song.odd_one is not None:
+        lines.append(f"  fits least: {song.odd_one}")
+    return lines
+
+
+def _offset_lines(offset: Offset, bpm: float | None) -> list[str]:
+    def place(seconds: float) -> str:
+        beats = f" ({seconds * bpm / 60:+.3g} beats)" if bpm is not None else ""
+        return f"{seconds:+.3f} s{beats}"
+
+    top = [("shift", "semitones", "score", "gain")]
+    top += [(place(m.seconds), f"{m.semitones:+g}", f"{m.score:.2f}", _interval(m.gain)) for m in offset.moves[:5]]
+    best = offset.best
+    if best == offset.as_is:
+        verdict = "  no move fits surely better than none"
+    else:
+        verdict = f"  fits best when moved by {place(best.seconds)} and {best.semitones:+g} semitones"
+    return [f"  search over {len(offset.moves)} moves, {offset.windows} windows", *_table(top), verdict]
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{interval.mean:.2f}" if interval.count < 2 else str(interval)
+
+
+def _percent(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    spread = "" if interval.count < 2 else f" [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+    return f"{interval.mean:.0%}{spread}"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]

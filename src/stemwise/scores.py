@@ -1,0 +1,378 @@
+"""How well stems fit together, for files and arrays of any length: `score`, `score_stems` and `search_offset`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemwise.audio_io import AUDIO_SUFFIXES, open_audio
+from stemwise.coherence.cocola import PartName
+from stemwise.coherence.scoring import Curve, Direction, Encoder, Heard, curve, hear
+from stemwise.coherence.search import Grid, audible_pairs, scores_of_moves
+from stemwise.coherence.windows import aligned_windows
+from stemwise.errors import AudioFileError, Cancelled, QueryError, ScoreError
+from stemwise.loading import load_coherence
+from stemwise.longform import Progress, ProgressCallback
+from stemwise.metrics.statistics import Interval, bootstrap
+from stemwise.outputs import MIX_NAMES, read_folder, stem_slots
+from stemwise.signals import Signal
+from stemwise.stems import Audio, Part, known_names
+
+HOP_SECONDS = 2.5
+CONTEXT, MADE = "context", "accompaniment"
+Stems = Mapping[str, Signal] | Audio | str | Path
+"""Named signals, or a folder of stems as any verb of stemwise writes them."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one signal fits to another.
+
+    Scores are unbounded logits of one encoder: compare them under the same encoder only. `probability` is between 0 and
+    1 and can be read by itself: how surely the encoder, given the context, prefers the signal in place over the same
+    signal from elsewhere in the song; 0.5 is a guess. None where the song is too short for that (under 10 s).
+
+    Intervals are 95 % percentile bootstraps (seed 0, 10 000 draws) over stretches of 5 s, within which the windows that
+    overlap are averaged first; they say how much the score varies within this song. With one stretch they have no width.
+
+    Attributes:
+        coherence: of the whole sound.
+        harmonic, percussive: of that part of the sound alone; None where the encoder cannot tell them apart.
+        probability: see above.
+        coverage: the share of the windows in which both sides are above -60 dBFS; the others are left out.
+        seconds: length of the song.
+        starts: of the windows that were scored, in seconds.
+        curves: the score of each of them, by "both", "harmonic" and "percussive".
+    """
+
+    coherence: Interval
+    harmonic: Interval | None
+    percussive: Interval | None
+    probability: Interval | None
+    coverage: float
+    seconds: float
+    starts: tuple[float, ...]
+    curves: Mapping[PartName, tuple[float, ...]]
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        intervals = {name: _plain(getattr(self, name)) for name in ("coherence", "harmonic", "percussive")}
+        return {
+            **intervals,
+            "probability": _plain(self.probability),
+            "coverage": round(self.coverage, 4),
+            "seconds": round(self.seconds, 3),
+            "starts": [round(start, 4) for start in self.starts],
+            "curves": {part: [round(value, 4) for value in values] for part, values in self.curves.items()},
+        }
+
+
+@dataclass(frozen=True)
+class StemScores:
+    """How the stems of a song fit together. None stands for two sides that are never audible together.
+
+    Attributes:
+        stems: each stem against the sum of the others.
+        pairs: (context, made) -> each stem against each other one.
+        seconds: length of the song.
+    """
+
+    stems: Mapping[str, Score | None]
+    pairs: Mapping[tuple[str, str], Interval | None]
+    seconds: float
+
+    @property
+    def coherence(self) -> float | None:
+        """Mean over the stems of their scores against the sum of the others; None if there are none."""
+        scores = [entry.coherence.mean for entry in self.stems.values() if entry is not None]
+        return sum(scores) / len(scores) if scores else None
+
+    @property
+    def odd_one(self) -> str | None:
+        """The stem that fits least; None with fewer than three that have a score."""
+        found = {name: entry.coherence.mean for name, entry in self.stems.items() if entry is not None}
+        return min(found, key=lambda name: found[name]) if len(found) > 2 else None
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "coherence": None if self.coherence is None else round(self.coherence, 4),
+            "odd_one": self.odd_one,
+            "stems": {name: None if entry is None else entry.plain() for name, entry in self.stems.items()},
+            "pairs": [
+                {"context": context, "made": made, "coherence": _plain(entry)}
+                for (context, made), entry in self.pairs.items()
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Move:
+    """A stem moved by `seconds` (positive is later) and transposed by `semitones`.
+
+    `gain` is by how much the score is above that of the stem as it is, paired by windows; 95 % bootstrap interval.
+    """
+
+    seconds: float
+    semitones: float
+    score: float
+    gain: Interval
+
+
+@dataclass(frozen=True)
+class Offset:
+    """What a search found: all moves, best first; `as_is` is the stem unmoved, among them."""
+
+    moves: tuple[Move, ...]
+    windows: int
+
+    @property
+    def best(self) -> Move:
+        """The move with the highest score, if it is surely better than none: its gain's interval is above 0."""
+        return self.moves[0] if self.moves[0].gain.low > 0 else self.as_is
+
+    @property
+    def as_is(self) -> Move:
+        """The stem unmoved."""
+        return next(move for move in self.moves if move.seconds == 0 and move.semitones == 0)
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = [
+            {"seconds": m.seconds, "semitones": m.semitones, "score": round(m.score, 4), "gain": _plain(m.gain)}
+            for m in self.moves
+        ]
+        return {"windows": self.windows, "best": rows[self.moves.index(self.best)], "moves": rows}
+
+
+@dataclass(frozen=True)
+class Listening:
+    """How to listen: the encoder (a bundled model's name, a model folder, or the module), where it runs, and how."""
+
+    model: str | Path | Encoder = "cocola"
+    device: str = "auto"
+    hop: float = HOP_SECONDS
+    direction: Direction = "context first"
+    progress: ProgressCallback | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.hop <= 5:
+            raise QueryError(f"hop is {self.hop:g} s; it must be between 0.1 and 5")
+
+    def encoder(self) -> Encoder:
+        """The module."""
+        return load_coherence(self.model, self.device) if isinstance(self.model, str | Path) else self.model
+
+
+DEFAULT = Listening()
+
+
+def score(context: Signal, made: Signal, *, rate: int | None = None, how: Listening = DEFAULT) -> Score:
+    """How well `made` fits to `context`, two files or arrays of the same song; `rate` is that of arrays, in hertz.
+
+    Files may differ in rate and channels; the shorter one is padded with silence. A signal against itself has no
+    special score.
+
+    Raises:
+        ScoreError: under 1 s of sound, or never audible together.
+        AudioFileError, QueryError, ModelError: unusable files, arrays (also with NaN) or weights.
+    """
+    return score_parts({CONTEXT: context, MADE: made}, [CONTEXT], [MADE], rate=rate, how=how)
+
+
+def score_parts(
+    stems: Stems, context: Sequence[str], made: Sequence[str], *, rate: int | None = None, how: Listening = DEFAULT
+) -> Score:
+    """The sum of the stems `made` against the sum of the stems `context`. Errors as `score`."""
+    signals, rate = signals_of(stems, rate)
+    x, y = (frozenset(known_names(names, tuple(signals))) for names in (context, made))
+    encoder = how.encoder()
+    used = {name: signals[name] for name in signals if name in x | y}
+    heard, seconds = _heard(encoder, used, [x, y], rate, how)
+    found = _score(encoder, heard, x, y, how.direction, seconds)
+    if found is None:
+        raise ScoreError(
+            f"{_said(y, signals)} and {_said(x, signals)}: never both audible (above -60 dBFS) in the same "
+            f"{encoder.window / encoder.rate:g} s, so there is nothing to score; are they of one song, and not silent?"
+        )
+    return found
+
+
+def score_stems(stems: Stems, *, rate: int | None = None, how: Listening = DEFAULT) -> StemScores:
+    """How the stems of one song fit together: each against the sum of the others, and each pair. Errors as `score`."""
+    signals, rate = signals_of(stems, rate)
+    names = tuple(signals)
+    rests = {name: frozenset(names) - {name} for name in names}
+    encoder = how.encoder()
+    heard, seconds = _heard(encoder, signals, [*map(_part, names), *rests.values()], rate, how)
+    each = {name: _score(encoder, heard, rests[name], _part(name), how.direction, seconds) for name in names}
+    pairs = {(a, b): _mean(curve(encoder, heard, _part(a), _part(b), how.direction)) for a, b in permutations(names, 2)}
+    if not any(each.values()):
+        raise ScoreError(f"none of {', '.join(names)} is ever audible together with the others (above -60 dBFS)")
+    return StemScores(each, pairs, seconds)
+
+
+def search_offset(
+    stems: Stems,
+    stem: str,
+    grid: Grid,
+    *,
+    context: Sequence[str] = (),
+    part: PartName = "both",
+    windows: int = 8,
+    rate: int | None = None,
+    how: Listening = DEFAULT,
+) -> Offset:
+    """Find the move in time and pitch with which a stem fits best to the sum of `context` (all others).
+
+    Every move is tried on the same `windows` windows, spread over the song. Transposed copies pass through a phase
+    vocoder, whose traces cost them a little; so a stem is rarely called transposed that is not.
+
+    Raises:
+        ScoreError: fewer than two windows in which both are audible.
+        ModuleNotFoundError: transposing needs librosa (`pip install 'stemwise[eval]'`).
+    """
+    signals, rate = signals_of(stems, rate)
+    (name,) = known_names([stem], tuple(signals))
+    y = _part(name)
+    x = frozenset(known_names(context, tuple(signals))) if context else frozenset(signals) - y
+    used = {name: signals[name] for name in signals if name in x | y}
+    encoder = how.encoder()
+    margin = round(grid.margin * encoder.rate)
+    length = encoder.window + 2 * margin
+    mixing = np.array([[name in part for name in used] for part in (x, y)], np.float32)
+    every = ((start, mixing @ w) for start, w in _told(used, rate, encoder.rate, length, length // 2, how.progress))
+    pairs = audible_pairs(every, margin, windows)
+    if len(pairs) < 2:
+        raise ScoreError(
+            f"{stem}: a search needs at least two windows of {length / encoder.rate:.1f} s in which it is audible "
+            f"together with {', '.join(sorted(x))}; there are {len(pairs)}"
+        )
+    table = scores_of_moves(encoder, pairs, grid, part=part, direction=how.direction)
+    base = table[grid.semitones.index(0), grid.shifts.index(0)]
+    moves = [
+        Move(shift, semitones, float(table[i, j].mean()), bootstrap(table[i, j] - base))
+        for i, semitones in enumerate(grid.semitones)
+        for j, shift in enumerate(grid.shifts)
+    ]
+    return Offset(tuple(sorted(moves, key=lambda move: -move.score)), len(pairs))
+
+
+def signals_of(stems: Stems, rate: int | None = None) -> tuple[Mapping[str, Signal], int | None]:
+    """Named signals and the rate of those that are arrays. Raises ScoreError for fewer than two stems."""
+    if isinstance(stems, Audio):
+        found: Mapping[str, Signal] = {name: stems.data[0, i] for i, name in enumerate(stems.names)}
+        rate = stems.rate
+    elif isinstance(stems, str | Path):
+        found = _files(Path(stems))
+    else:
+        found = stems
+    if len(found) < 2:
+        where = f"{stems}: " if isinstance(stems, str | Path) else ""
+        raise ScoreError(f"{where}a score needs at least two stems; found {', '.join(found) or 'none'}")
+    return found, rate
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The stems in a folder: by its manifest, else every audio file but a mix."""
+    if not folder.is_dir():
+        raise AudioFileError(f"{folder}: not a folder of stems. Give one, or two audio files.")
+    names = sorted({f.stem.lower() for f in folder.iterdir() if f.suffix.lower() in AUDIO_SUFFIXES} - set(MIX_NAMES))
+    return stem_slots(read_folder(folder, names))
+
+
+def _heard(
+    encoder: Encoder, signals: Mapping[str, Signal], parts: Sequence[Part], rate: int | None, how: Listening
+) -> tuple[Heard, float]:
+    hop = round(min(how.hop * encoder.rate, encoder.window))
+    windows = _told(signals, rate, encoder.rate, encoder.window, hop, how.progress)
+    heard = hear(encoder, tuple(signals), windows, parts)
+    return heard, _longest(signals, rate)
+
+
+def _told(
+    signals: Mapping[str, Signal],
+    rate: int | None,
+    target: int,
+    window: int,
+    hop: int,
+    progress: ProgressCallback | None,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The windows, while the progress is told."""
+    total = _longest(signals, rate)
+    for start, signal in aligned_windows(signals, target, window, hop, rate):
+        yield start, signal
+        done = min(total, (start + window) / target)
+        if progress is not None and progress(Progress(done, total, math.nan, done / total, "")) is False:
+            raise Cancelled("cancelled while scoring")
+
+
+def _score(
+    encoder: Encoder, heard: Heard, context: Part, made: Part, direction: Direction, seconds: float
+) -> Score | None:
+    found = curve(encoder, heard, context, made, direction)
+    means = {part: _over_stretches(found.starts, values, found.window) for part, values in found.scores.items()}
+    both = means["both"]
+    if both is None:
+        return None
+    chances = np.isfinite(found.chances)
+    return Score(
+        both,
+        means.get("harmonic"),
+        means.get("percussive"),
+        _over_stretches(found.starts[chances], found.chances[chances], found.window),
+        found.coverage,
+        seconds,
+        tuple(map(float, found.starts)),
+        {part: tuple(map(float, values)) for part, values in found.scores.items()},
+    )
+
+
+def _mean(found: Curve) -> Interval | None:
+    return _over_stretches(found.starts, found.scores["both"], found.window)
+
+
+def _over_stretches(starts: NDArray[np.float64], values: NDArray[np.float64], window: float) -> Interval | None:
+    """Windows that start in the same stretch share sound, so they are averaged before the bootstrap."""
+    if not len(values):
+        return None
+    _, stretch = np.unique(starts // window, return_inverse=True)
+    return bootstrap(np.bincount(stretch, values) / np.bincount(stretch))
+
+
+def _longest(signals: Mapping[str, Signal], rate: int | None) -> float:
+    return max(_seconds(signal, rate) for signal in signals.values())
+
+
+def _seconds(signal: Signal, rate: int | None) -> float:
+    if isinstance(signal, str | Path):
+        with open_audio(signal) as source:
+            return source.frames / source.rate
+    if isinstance(signal, Audio):
+        return signal.seconds
+    return int(np.shape(signal)[-1]) / rate if rate else math.inf
+
+
+def _part(name: str) -> Part:
+    return frozenset({name})
+
+
+def _said(part: Part, signals: Mapping[str, Signal]) -> str:
+    """The files of a part, or its names where they are arrays."""
+    chosen = {name: signal for name, signal in signals.items() if name in part}
+    return " + ".join(str(signal) if isinstance(signal, str | Path) else name for name, signal in chosen.items())
+
+
+def _plain(interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    return {"mean": round(interval.mean, 4), "low": round(interval.low, 4), "high": round(interval.high, 4),
+            "stretches": interval.count}  # fmt: skip
