@@ -31,6 +31,10 @@ class ScoreError(StemwiseError):
     """Signals cannot be scored: too short, never audible together, or too few of them."""
 
 
+class EvaluationError(StemwiseError):
+    """An evaluation cannot go on, or two cannot be compared; songs that were finished are kept."""
+
+
 class TrainingError(StemwiseError):
     """A training cannot go on; the message names the step and what is left on disk."""
 

@@ -1,0 +1,261 @@
+"""`stemwise evaluate`: systems on songs by a protocol; `stemwise compare`: two of them, paired."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stemwise.commands import options as o
+from stemwise.commands.console import Code, Voice, complain
+from stemwise.errors import EvaluationError, QueryError
+
+if TYPE_CHECKING:
+    from stemwise.evaluate import Event, Results
+    from stemwise.evaluate.study import Material, Study
+
+EVALUATED = Path("evaluated")
+_LISTED = 10
+
+
+def evaluate(
+    systems: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Models, model folders, folders of outputs, or baselines: ground-truth, mixture-over-k, oracle-mask, "
+            "random-submix.",
+            show_default=False,
+        ),
+    ] = None,
+    songs: Annotated[
+        Path | None, typer.Option("--songs", help="A data set: a folder of songs with stems.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="separate (the default), accompany or generate.", show_default=False)
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            help="Of si-sdr, si-sdri, sdr, bss-eval-sdr, log-mel-mse, log-mel-l1, coherence, coherence-harmonic, "
+            "coherence-percussive, fad, sub-fad (fad:EMBEDDING).",
+            show_default=False,
+        ),
+    ] = None,
+    stems: Annotated[
+        str | None, typer.Option("--stems", help="Judge only these, e.g. bass,drums.", show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="msdm, or a study's YAML file.", show_default=False)
+    ] = None,
+    given: Annotated[
+        str | None,
+        typer.Option(
+            "--given",
+            help="Accompany: leave-one-out (the default), all, random, or sets: bass+drums,piano.",
+            show_default=False,
+        ),
+    ] = None,
+    chunk: Annotated[
+        float | None, typer.Option("--chunk", min=0.05, help="Cut songs into pieces of seconds.", show_default=False)
+    ] = None,
+    per_song: Annotated[
+        int | None, typer.Option("--per-song", min=1, help="This many pieces a song, at random.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Results go to OUT/SYSTEM, the report to OUT.")] = EVALUATED,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="I/N: every Nth song, for N machines; then once without.", show_default=False),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A study's quick look: fewer songs and steps.")] = False,
+    plots: Annotated[bool, typer.Option("--plots", help="Draw every metric to OUT/plots.")] = False,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps.", show_default=False)] = None,
+    evaluations: Annotated[
+        int | None, typer.Option("--evaluations", min=1, help="Network evaluations a window.", show_default=False)
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option("--candidates", min=1, help="Make N, keep the best one.", show_default=False)
+    ] = None,
+    rank: Annotated[str | None, typer.Option("--rank", help="Best by energy or coherence.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.", show_default=False)] = None,
+    device: o.Device = "auto",
+    log: Annotated[
+        Path | None, typer.Option("--log", help="File that notes every look at the test fonts.", show_default=False)
+    ] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Evaluate systems on songs: figures with intervals and definitions; stop and go on at any time.
+
+    OUT/report.md and OUT/results.csv are made when all songs are done; the same command goes on where it was stopped.
+    """
+    from stemwise.evaluate import entrant
+    from stemwise.evaluate import evaluate as run_evaluation
+    from stemwise.evaluate.study import material
+
+    voice = Voice(quiet, as_json=as_json)
+    part = _shard(shard)
+    chosen = {"task": task, "metrics": o.names(metrics), "stems": o.names(stems), "given": _given(given), "seed": seed}
+    cut = {"seconds": chunk, "per_song": per_song}
+    how = {"steps": steps, "evaluations": evaluations, "candidates": candidates, "rank": rank}
+    asked = _study(systems or [], songs, protocol, quick, _set(chosen), _set(cut), _set(how))
+    note = _note(log)
+    found = material(asked.songs, out / "synthetic-songs", note)
+    _tell_unreadable(found)
+    entrants = [entrant(section, found.songs, asked.protocol, device) for section in asked.systems]
+    runs = run_evaluation(
+        entrants, found.songs, asked.protocol, out, shard=part, unreadable=found.unreadable, device=device,
+        notice=_Teller(voice),
+    )  # fmt: skip
+    raise typer.Exit(_conclude(voice, asked, runs, out, plots, sharded=shard is not None))
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A results folder: OUT/SYSTEM of an evaluation.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same protocol.")],
+    as_json: o.Json = False,
+) -> None:
+    """Compare two evaluated systems song by song, with a paired bootstrap for every metric and stem."""
+    from stemwise.evaluate import compare as pair_up
+    from stemwise.evaluate.report import comparison, plain_comparison
+
+    compared = pair_up(first, second)
+    voice = Voice(as_json=as_json)
+    voice.say(comparison(compared).rstrip())
+    voice.hand_over(plain_comparison(compared))
+
+
+def _study(
+    systems: list[str], songs: Path | None, protocol: str | None, quick: bool, chosen: dict[str, Any],
+    cut: dict[str, Any], how: dict[str, Any],
+) -> Study:  # fmt: skip
+    """The study that file and options make together. Raises RecipeError or QueryError."""
+    from stemwise.evaluate.study import study
+
+    document = _document(protocol, quick)
+    asked = {**document.get("protocol", {}), **chosen}
+    if cut:
+        if "seconds" not in cut:
+            raise QueryError("--per-song needs --chunk SECONDS")
+        asked["chunks"] = cut
+    if asked.get("task") in ("accompany", "generate"):
+        asked.setdefault("metrics", ["coherence"])
+    document["protocol"] = asked
+    if songs is not None:
+        document["songs"] = {"path": str(songs)}
+    if systems:
+        document["systems"] = [{"system": name} for name in systems]
+        document["relations"] = []
+    document["systems"] = [{**section, **how} for section in document.get("systems", [])]
+    if not document["systems"]:
+        raise QueryError("nothing to evaluate: name a system, such as band, ground-truth or a folder of outputs")
+    if "songs" not in document:
+        raise QueryError("no songs to evaluate on: give --songs with a folder of songs, each with stems")
+    return study(document, protocol or "the options")
+
+
+def _document(protocol: str | None, quick: bool) -> dict[str, Any]:
+    """The plain values that a protocol's name or a study's file stands for."""
+    from stemwise.evaluate import PROTOCOLS
+    from stemwise.evaluate.study import read_study
+
+    if protocol is not None and Path(protocol).suffix.lower() in (".yaml", ".yml"):
+        document, replaced = read_study(Path(protocol))
+        if quick and not replaced:
+            raise QueryError(f"{protocol} has no section `quick`")
+        return document | (replaced if quick else {})
+    if quick:
+        raise QueryError("--quick needs a study's file (--protocol FILE.yaml)")
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise QueryError(f"no protocol named {protocol!r}; there are: {', '.join(PROTOCOLS)}; or give a YAML file")
+    return {"name": protocol or "evaluation", "protocol": dict(PROTOCOLS[protocol]) if protocol else {}}
+
+
+def _conclude(voice: Voice, asked: Study, runs: list[Results], out: Path, plots: bool, sharded: bool) -> Code:
+    """Write the report when every song is done (or has failed), and say how it went."""
+    from stemwise.evaluate.relations import check_relations
+    from stemwise.evaluate.report import document, others, write_report
+
+    waiting = sorted({name for run in runs for name in run.songs if run.read(name) is None})
+    failed = {name for run in runs for name in run.failures()}
+    if sharded and waiting:
+        voice.say(
+            f"this shard is done; {len(waiting)} song(s) are the other shards'. When all are done, with their folders in "
+            "one place, run the same command without --shard: it writes the report"
+        )
+        return Code.FAILED if failed else Code.OK
+    every = [*runs, *others(out, runs)]
+    findings = check_relations(asked.relations, every) if all(run.finished() for run in every) else []
+    text = write_report(out, every, findings)
+    voice.say(text.partition("## Definitions")[0].rstrip())
+    voice.say(f"\ndefinitions, counts and songs: {out / 'report.md'}; every value: {out / 'results.csv'}")
+    if plots:
+        from stemwise.evaluate.plots import plot
+
+        voice.say(f"plots: {', '.join(str(file) for file in plot(out / 'plots', every))}")
+    if failed:
+        complain(f"{len(failed)} song(s) are not in these figures; {out / 'report.md'} names each and says why")
+    code = Code.FAILED if failed else Code.OK
+    voice.hand_over({**document(every, findings), "exit_code": int(code)})
+    return code
+
+
+class _Teller:
+    """A line for each song: how many are done, and an estimate of the rest."""
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+
+    def __call__(self, event: Event) -> None:
+        for label, reason in event.failures.items():
+            complain(f"{event.song}: {label}: {reason}")
+        if not self._voice.quiet:
+            left = f", about {event.left_seconds:.0f} s left" if event.done < event.total else ""
+            print(f"{event.song} ({event.done} of {event.total} songs{left})", file=sys.stderr, flush=True)
+
+
+def _tell_unreadable(found: Material) -> None:
+    if found.unreadable:
+        named = list(found.unreadable.items())[:_LISTED]
+        more = f"; and {len(found.unreadable) - _LISTED} more" if len(found.unreadable) > _LISTED else ""
+        text = "; ".join(f"{name}: {reason}" for name, reason in named)
+        complain(f"{len(found.unreadable)} song(s) cannot be read and are left out: {text}{more}")
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """ "2/4" -> (1, 4); None -> (0, 1). Raises QueryError."""
+    if text is None:
+        return 0, 1
+    i, _, n = text.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise QueryError(f"--shard {text!r} is not I/N; the first of four machines is 1/4, the last one 4/4")
+    return int(i) - 1, int(n)
+
+
+def _given(text: str | None) -> str | list[list[str]] | None:
+    """ "random" -> "random"; "bass+drums,piano" -> [["bass", "drums"], ["piano"]]."""
+    if text is None or text in ("leave-one-out", "all", "random"):
+        return text
+    return [[name.strip() for name in part.split("+") if name.strip()] for part in o.names(text)]
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
+        if value not in (None, ())
+    }
+
+
+def _note(log: Path | None) -> Any:
+    def note(line: str) -> None:
+        if log is None:
+            raise EvaluationError(f"{line}: every look at the test fonts is noted; give --log FILE")
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"- {time.strftime('%Y-%m-%d %H:%M')} evaluate: {line}\n")
+
+    return note

@@ -1,0 +1,150 @@
+"""Rows and frames of finished songs -> figures with confidence intervals.
+
+Every figure is written as the mean of one value a song (its influence, shifted by the figure), so that one bootstrap over
+songs gives the interval of a mean over songs, of a mean over all windows and of a distance between sets, and one paired
+bootstrap compares two systems:
+
+- mean over songs: the song's own mean;
+- mean over windows, M = sum / count: M + (sum_s - M count_s) / mean(count), the linearised ratio;
+- distance between sets: D + the jackknife's pseudo-value of the song minus their mean (Efron and Stein 1981). A bootstrap
+  would draw songs twice, and so shrink the sets that the distance depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemwise.evaluate.measures import Frames
+from stemwise.evaluate.metrics import metric
+from stemwise.evaluate.results import Results
+from stemwise.metrics.frechet import Gaussian, frechet_distance
+from stemwise.metrics.statistics import Interval, bootstrap
+
+ALL = "all"
+_GROUPS = 40
+Floats = NDArray[np.float64]
+Sides = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
+"""Embedding frames of one song, real and made; None where the song has none of the group."""
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """One figure of one system.
+
+    Attributes:
+        metric, stem: what it is of; the stem "all" is the mean over the stems.
+        influences: values whose mean is the figure: one a song, or for distances one a group of songs.
+        windows: how many values (or embedding frames of the answers) it rests on.
+        songs: how many songs.
+        without: how many windows have no value, since their reference is silent.
+    """
+
+    metric: str
+    stem: str
+    influences: Floats
+    windows: int
+    songs: int
+    without: int = 0
+
+    def interval(self, seed: int = 0) -> Interval:
+        """The figure with its 95 % interval."""
+        return bootstrap(self.influences, seed)
+
+
+def figures(results: Results, songs: Sequence[str]) -> dict[tuple[str, str], Figure]:
+    """All figures over the named songs, by metric and stem, in the protocol's order; "all" comes last."""
+    asked = results.protocol
+    found: dict[tuple[str, str], Figure] = {}
+    plain = [name for name in asked.metrics if not metric(name).embedding]
+    sets = [name for name in asked.metrics if metric(name).embedding]
+    if plain:
+        found |= _means(results, songs, plain)
+    if sets:
+        frames = [results.frames(song) for song in songs]
+        for name in sets:
+            found |= _distances(frames, name)
+    order = {name: i for i, name in enumerate(asked.metrics)}
+    stems = {name: i for i, name in enumerate([*asked.stems])}
+    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], stems.get(item[0][1], len(stems)))))
+
+
+def _means(results: Results, songs: Sequence[str], names: Sequence[str]) -> dict[tuple[str, str], Figure]:
+    sums: dict[tuple[str, str], Floats] = {}
+    counts: dict[tuple[str, str], Floats] = {}
+    without: dict[tuple[str, str], int] = {}
+    for place, song in enumerate(songs):
+        kept = results.read(song)
+        for row in kept.rows if kept is not None else ():
+            key = (row.metric, row.stem)
+            total = sums.setdefault(key, np.zeros(len(songs)))
+            count = counts.setdefault(key, np.zeros(len(songs)))
+            without.setdefault(key, 0)
+            if row.value is None:
+                without[key] += 1
+            else:
+                total[place] += row.value
+                count[place] += 1
+    windows = {key: int(count.sum()) for key, count in counts.items()}
+    heard_in = {key: int((count > 0).sum()) for key, count in counts.items()}
+    if results.protocol.pool == "songs":
+        sums = {key: np.divide(sums[key], counts[key], where=counts[key] > 0, out=np.zeros(len(songs))) for key in sums}
+        counts = {key: (count > 0).astype(float) for key, count in counts.items()}
+    found: dict[tuple[str, str], Figure] = {}
+    for name in names:
+        own = [key for key in sums if key[0] == name and windows[key]]
+        each = {key: _ratio(sums[key], counts[key]) for key in own}
+        found |= {key: Figure(*key, each[key], windows[key], heard_in[key], without[key]) for key in own}
+        if len(own) > 1:
+            mean = np.mean(list(each.values()), axis=0)
+            songs_in = int(np.any([counts[key] > 0 for key in own], axis=0).sum())
+            n, lost = sum(windows[key] for key in own), sum(without[key] for key in own)
+            found[name, ALL] = Figure(name, ALL, mean, n, songs_in, lost)
+    return found
+
+
+def _ratio(sums: Floats, counts: Floats) -> Floats:
+    """Values a song whose mean is sum(sums) / sum(counts); where nothing was counted, that mean itself."""
+    mean = sums.sum() / counts.sum()
+    return np.asarray(mean + (sums - mean * counts) / counts.mean())
+
+
+def _distances(frames: Sequence[Frames], name: str) -> dict[tuple[str, str], Figure]:
+    groups = dict.fromkeys(key.split("|")[1] for song in frames for key in song if key.split("|")[0] == name)
+    found: dict[tuple[str, str], Figure] = {}
+    for group in groups:
+        pairs = [(song.get(f"{name}|{group}|real"), song.get(f"{name}|{group}|made")) for song in frames]
+        sizes = [0 if made is None else len(made) for _, made in pairs]
+        values = _jackknife(pairs)
+        if values is not None:
+            found[name, group] = Figure(name, group, values, sum(sizes), sum(size > 0 for size in sizes))
+    if len(found) > 1:
+        mean = np.mean([figure.influences for figure in found.values()], axis=0)
+        n = sum(figure.windows for figure in found.values())
+        found[name, ALL] = Figure(name, ALL, np.asarray(mean), n, max(figure.songs for figure in found.values()))
+    return found
+
+
+def _jackknife(pairs: Sequence[Sides]) -> Floats | None:
+    """Values whose mean is the distance: it, plus each group's pseudo-value minus the mean of these.
+
+    Songs are left out one by one, or in 40 groups where there are more. None where a set has fewer than two frames.
+    """
+    count = min(len(pairs), _GROUPS)
+    whole = _distance(pairs)
+    left = [_distance([pair for i, pair in enumerate(pairs) if i % count != group]) for group in range(count)]
+    if whole is None:
+        return None
+    known = [value for value in left if value is not None]
+    if len(known) < max(count, 2):  # too few songs to leave one out
+        return np.full(count, whole)
+    return np.asarray(whole + (count - 1) * (np.mean(known) - np.array(known)))
+
+
+def _distance(pairs: Sequence[Sides]) -> float | None:
+    sides = [[pair[side] for pair in pairs if pair[side] is not None] for side in (0, 1)]
+    real, made = (np.concatenate(side) if side else np.zeros((0, 1)) for side in sides)  # type: ignore[arg-type]
+    return frechet_distance(Gaussian.of(real), Gaussian.of(made)) if min(len(real), len(made)) > 1 else None

@@ -1,0 +1,101 @@
+"""A study: songs, systems, a protocol and published relations in one YAML file, so that one command prints a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from stemwise.errors import RecipeError
+from stemwise.evaluate.protocol import Protocol
+from stemwise.evaluate.relations import Relation
+from stemwise.evaluate.systems import SystemSection
+from stemwise.recipe import Count, Section, mistakes, read_document
+from stemwise.songs import Song
+
+
+class SyntheticSection(Section):
+    """Songs of the built-in composer: `count` seeds from `first` on, each of `seconds`, in a set of sounds."""
+
+    first: Annotated[int, Field(ge=0)]
+    count: Count
+    seconds: Annotated[float, Field(ge=5.0)] = 30.0
+    fonts: Literal["train", "validation", "test", "builtin"] = "validation"
+
+
+class SongsSection(Section):
+    """Where the songs are from: a data set's `path`, or `synthetic` ones, which are rendered first."""
+
+    path: Path | None = None
+    synthetic: SyntheticSection | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SongsSection:
+        if (self.path is None) == (self.synthetic is None):
+            raise ValueError("songs are of a path or synthetic, one of the two")
+        return self
+
+
+class Study(Section):
+    """What is evaluated, on what and how. `quick` replaces whole sections where a quick look is asked for."""
+
+    format: Literal[1] = 1
+    name: str = Field(min_length=1)
+    protocol: Protocol
+    songs: SongsSection
+    systems: Annotated[list[SystemSection], Field(min_length=1)]
+    relations: list[Relation] = Field(default=[])
+
+
+@dataclass(frozen=True)
+class Material:
+    """The songs of a study: those that can be read, and the others by name with the reason."""
+
+    songs: tuple[Song, ...]
+    unreadable: Mapping[str, str]
+
+
+def read_study(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A study file as plain values: the whole, and the sections that replace it for a quick look. Raises RecipeError."""
+    document = read_document(path, Study)
+    quick = document.pop("quick", {})
+    if not isinstance(quick, dict) or set(quick) - {*Study.model_fields}:
+        raise RecipeError(f"{path}: quick holds sections that replace others: {', '.join(Study.model_fields)}")
+    return document, quick
+
+
+def study(document: dict[str, Any], source: str) -> Study:
+    """A study from plain values. Raises RecipeError with every mistake, its place and the allowed values."""
+    try:
+        return Study.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError("\n".join([f"{source}:", *mistakes(error, Study)])) from error
+
+
+def material(section: SongsSection, folder: Path, log: Callable[[str], None] = lambda _: None) -> Material:
+    """The songs; synthetic ones are rendered into `folder` unless they are there. Raises SongError where there is none."""
+    from stemwise.errors import SongError
+    from stemwise.songs.layouts import scan_any
+
+    if section.synthetic is not None:
+        return Material(tuple(_rendered(section.synthetic, folder, log)), {})
+    assert section.path is not None
+    found = scan_any(section.path)
+    unreadable = {problem.name: problem.reason for problem in found.problems}
+    if not found.songs:
+        first = next(iter(unreadable.items()), None)
+        why = f"; {len(unreadable)} cannot be read, such as {first[0]}: {first[1]}" if first else ""
+        raise SongError(f"{section.path}: no songs with stems to evaluate on{why}")
+    return Material(found.songs, unreadable)
+
+
+def _rendered(section: SyntheticSection, folder: Path, log: Callable[[str], None]) -> Sequence[Song]:
+    from stemwise.songs.folder import song
+    from stemwise.songs.synthetic import write_songs
+
+    seeds = range(section.first, section.first + section.count)
+    place = folder / f"{section.fonts}-{section.seconds:g}"
+    return [song(path) for path in write_songs(place, seeds, fonts=section.fonts, seconds=section.seconds, log=log)]

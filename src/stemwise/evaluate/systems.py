@@ -1,0 +1,182 @@
+"""From a name to a system: a baseline, a model, or a folder of outputs that some system has made before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from stemwise.errors import ModelError, QueryError, ScoreError, SongError
+from stemwise.evaluate.baselines import RANDOM, SIMPLE, best_of, energy, random_submix
+from stemwise.evaluate.protocol import Protocol
+from stemwise.evaluate.questions import Question, Shape, System, Take
+from stemwise.recipe import Count, Section
+from stemwise.songs import Song
+from stemwise.songs.folder import song as read_song
+from stemwise.songs.window import read_at
+from stemwise.stems import Audio
+
+if TYPE_CHECKING:
+    from stemwise.model import Model
+
+
+class SystemSection(Section):
+    """A system and its settings.
+
+    `system`: a baseline's or a model's name, a model folder, or a folder of outputs. `name`: what reports call it.
+    `steps` of sampling, network `evaluations` a window when separating. Of `candidates` answers the one with the highest
+    `rank` counts: "energy" (L2 norm of what was made) or "coherence" with what was heard.
+    """
+
+    system: str = Field(min_length=1)
+    name: str = ""
+    steps: Count = 24
+    evaluations: Count = 1
+    candidates: Count = 1
+    rank: Literal["energy", "coherence"] = "energy"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A system that takes part.
+
+    Attributes:
+        label: its name in reports and its results folder.
+        answer: the system itself.
+        identity: plain values that say what it is; other values are another system.
+    """
+
+    label: str
+    answer: System
+    identity: Mapping[str, Any]
+
+
+def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, device: str = "auto") -> Entrant:
+    """Find a system. Raises ModelError with what there is."""
+    name = section.system
+    settings: dict[str, Any] = {}
+    if name in SIMPLE:
+        answer: System = SIMPLE[name]
+    elif name == RANDOM:
+        answer = random_submix(songs, protocol)
+    elif _is_outputs(Path(name)):
+        answer = outputs(Path(name))
+        settings["outputs"] = _content(Path(name))
+    else:
+        answer, settings = _model(name, section, protocol, device)
+    if section.candidates > 1:
+        answer = best_of(answer, section.candidates, energy if section.rank == "energy" else _coherence(device))
+        settings |= {"candidates": section.candidates, "rank": section.rank}
+    label = section.name or Path(name).name
+    if "/" in label or label.startswith("."):
+        raise QueryError(f"a system cannot be called {label!r}; its results lie in a folder of that name")
+    return Entrant(label, answer, {"system": label if settings.get("outputs") else name, **settings})
+
+
+def of_model(model: Model, *, steps: int = 24, evaluations: int = 1) -> System:
+    """A model as a system."""
+
+    def answer(question: Question) -> Audio:
+        query, truth = question.query, question.truth
+        reason = model.system.answers(query)
+        if reason is not None:
+            raise QueryError(f"{reason}. Judge only stems that it knows (--stems)")
+        wanted = [name for name in model.stems if name in query.wanted]
+        if query.task == "separate":
+            (mixture,) = query.heard.values()
+            assert isinstance(mixture, Audio)
+            return model.separate(mixture, evaluations=evaluations).select(wanted)
+        if query.task == "generate":
+            made = model.generate(truth.seconds, stems=wanted, seed=question.seed, steps=steps)
+            return _brought(made, truth)
+        given = {joined(part): signal for part, signal in query.heard.items()}
+        return model.accompany(given, wanted, seed=question.seed, steps=steps).select(wanted)
+
+    def joined(part: frozenset[str]) -> str:
+        (name,) = part
+        return name
+
+    return answer
+
+
+def outputs(folder: Path) -> System:
+    """A folder of finished outputs: one sub-folder a song, named as the song, or `generate`'s in order of their names."""
+    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+    def answer(question: Question) -> Audio:
+        truth = question.truth
+        wanted = tuple(name for name in truth.names if name in question.query.wanted)
+        generated = question.query.task == "generate"
+        if generated and question.number >= len(entries):
+            raise SongError(f"{folder} holds {len(entries)} outputs, and this is question {question.number + 1}")
+        place = entries[question.number] if generated else folder / question.song.name
+        if not place.is_dir():
+            raise SongError(f"{folder} has no outputs for it (no folder {place.name})")
+        made = read_song(place)
+        missing = [name for name in wanted if name not in made.stems]
+        if missing:
+            raise SongError(f"{place}: has no {', '.join(missing)}; found {', '.join(sorted(made.stems))}")
+        needed = truth.seconds if generated else question.song.seconds
+        if made.seconds < needed - 0.05:
+            raise SongError(f"{place}: {made.seconds:.2f} s long, where {needed:.2f} s are needed")
+        start = 0 if generated else round(question.start * made.rate)
+        shape = Shape(truth.rate, truth.frames, truth.data.shape[2])
+        import torch
+
+        return Audio(wanted, torch.from_numpy(read_at(made, start, wanted, shape))[None], truth.rate)
+
+    return answer
+
+
+def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -> tuple[System, dict[str, Any]]:
+    from stemwise.loading import load, models
+    from stemwise.outputs import sha256
+
+    if name not in models() and not (Path(name) / "config.json").is_file():
+        raise ModelError(
+            f"no system named {name!r}; baselines: {', '.join([*SIMPLE, RANDOM])}; models: {', '.join(models())}; or give a "
+            "model folder, or a folder of outputs with one sub-folder a song"
+        )
+    model = load(name, device)
+    weights = sorted(model.folder.glob("*.safetensors"))
+    digest = hashlib.sha256("".join(sha256(file) for file in weights).encode()).hexdigest()[:16]
+    spent = {"evaluations": section.evaluations} if protocol.task == "separate" else {"steps": section.steps}
+    system = of_model(model, steps=section.steps, evaluations=section.evaluations)
+    return system, {"weights": digest, "precision": model.precision, **spent}
+
+
+def _coherence(device: str) -> Any:
+    from stemwise.scores import Listening, score
+
+    how = Listening(Listening(device=device).encoder())
+
+    def rank(question: Question, answer: Audio) -> float:
+        try:
+            heard = Take(question, answer).heard()
+            return score(heard, answer[question.query.wanted][0], rate=answer.rate, how=how).coherence.mean
+        except ScoreError:
+            return float("-inf")
+
+    return rank
+
+
+def _brought(made: Audio, truth: Audio) -> Audio:
+    """An answer at its own rate and channels -> those of the truth."""
+    from stemwise.signals import stereo_back
+
+    data = stereo_back(made.data[0], made.rate, truth.rate, truth.frames, truth.data.shape[2])
+    return Audio(made.names, data[None], truth.rate)
+
+
+def _is_outputs(path: Path) -> bool:
+    return path.is_dir() and not (path / "config.json").is_file() and any(entry.is_dir() for entry in path.iterdir())
+
+
+def _content(folder: Path) -> str:
+    """A digest of the files' names and sizes."""
+    lines = sorted(f"{file.relative_to(folder)} {file.stat().st_size}" for file in folder.rglob("*") if file.is_file())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
