@@ -1,23 +1,42 @@
-"""Any folder of songs is a data set: one sub-folder a song, with `bass.wav`, `drums.flac`, ... in it.
+"""Any folder of songs is a data set, in one of three forms.
 
-A stem may also be a sub-folder of the song, whose files are summed: a stem recorded in several tracks, as in MoisesDB.
+    a song/bass.wav  a song/drums.flac  another/...        one folder a song, one file a stem
+    bass/a song.wav  drums/a song.wav  ...                 one folder a stem, files of equal names are one song
+    songs.csv with the columns song, stem, path            (or instrum, path), paths relative to the table
+
+In the first form a stem may also be a sub-folder of the song, whose files are summed. Folders called train, validation
+and test may stand above the songs.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from stemwise.errors import SongError
+from stemwise.songs.scanning import (
+    SPLITS,
+    SUFFIXES,
+    Problem,
+    Scan,
+    assemble,
+    collect,
+    describe,
+    header,
+    is_audio,
+    split_above,
+    sub_folders,
+    usable,
+)
 from stemwise.songs.song import Song
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+__all__ = [
+    "Problem", "Scan", "canonical", "describe", "folder", "header", "recognises_stem_folders", "scan", "scan_stem_folders",
+    "scan_table", "song",
+]  # fmt: skip
 
 #: Other spellings of a stem's name, matched without regard to case.
 ALIASES = {
@@ -27,103 +46,114 @@ ALIASES = {
 MIXTURES = ("mixture", "mix", "full_mix")
 #: Sums of other stems; as stems they would count the same sound twice.
 COMPLEMENTS = ("instrumental", "inst", "karaoke", "accompaniment")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One song (or entry) that cannot be used, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What a folder holds: the songs that can be read, by name, and the ones that cannot."""
-
-    songs: tuple[Song, ...]
-    problems: tuple[Problem, ...]
+#: Names that tell a folder of one stem's files from the folder of a song.
+STEM_NAMES = frozenset(
+    {"vocals", "bass", "drums", "guitar", "piano", "other", "percussion", "strings", "synth", "organ", "brass", "wind"}
+)
+_EXPECTED = "give a folder with one sub-folder a song, each with bass.wav, drums.wav, ..."
 
 
 def folder(path: Path | str) -> list[Song]:
     """The songs of a folder, by name; a warning names unreadable ones. Raises SongError where none is left."""
-    scanned = scan(path)
-    if scanned.problems:
-        warnings.warn(describe(path, scanned.problems), stacklevel=2)
-    if not scanned.songs:
-        raise SongError(f"{path}: no readable song. {describe(path, scanned.problems)}")
-    return list(scanned.songs)
-
-
-def describe(path: Path | str, problems: tuple[Problem, ...]) -> str:
-    """One text that counts the unreadable songs and names the first ten with their reasons."""
-    named = "; ".join(f"{problem.name}: {problem.reason}" for problem in problems[:10])
-    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-    return f"{path}: {len(problems)} unreadable song(s), repair or remove them: {named}{more}"
+    return usable(path, scan(path))
 
 
 def scan(path: Path | str) -> Scan:
     """Read the headers of every song below `path`. Raises SongError if it is no folder of sub-folders."""
     root = Path(path)
     if not root.is_dir():
-        kind = "is a file" if root.exists() else "does not exist"
-        raise SongError(f"{root}: {kind}; give a folder with one sub-folder a song, each with bass.wav, drums.wav, ...")
-    entries = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        raise SongError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; {_EXPECTED}")
+    entries = sub_folders(root)
     if not entries:
-        loose = any(_is_audio(entry) for entry in root.iterdir())
-        remedy = (
-            "its files look like the stems of one song: give its parent folder"
-            if loose
-            else "give a folder with one sub-folder a song, each with bass.wav, drums.wav, ..."
-        )
+        loose = any(is_audio(entry) for entry in root.iterdir())
+        remedy = "its files look like the stems of one song: give its parent folder" if loose else _EXPECTED
         raise SongError(f"{root}: has no sub-folders; {remedy}")
-    songs: list[Song] = []
-    problems: list[Problem] = []
-    for entry in entries:
-        try:
-            songs.append(song(entry))
-        except SongError as error:
-            problems.append(Problem(entry.name, str(error)))
-    return Scan(tuple(songs), tuple(problems))
+    if all(entry.name.lower() in SPLITS and not any(map(is_audio, entry.iterdir())) for entry in entries):
+        entries = [song for entry in entries for song in sub_folders(entry)]
+    named = ((entry.relative_to(root).as_posix(), entry) for entry in entries)
+    return collect("folder", named, lambda name, place: song(place, name, split_above(place, root)))
 
 
-def song(path: Path) -> Song:
+def song(path: Path, name: str = "", metadata: Mapping[str, Any] | None = None) -> Song:
     """The song in one folder, from the headers of its files. Raises SongError with the first reason against it."""
     stems: dict[str, tuple[Path, ...]] = {}
     mixture: Path | None = None
-    for name, files in _named_files(path):
-        if name in MIXTURES:
+    for stem, files in _named_files(path):
+        if stem in MIXTURES:
             mixture = files[0]
-        elif name in COMPLEMENTS or name.startswith("no_"):
+        elif stem in COMPLEMENTS or stem.startswith("no_"):
             continue
-        elif name in stems:
-            both = ", ".join(file.name for file in (*stems[name], *files))
-            raise SongError(f"stem {name!r} is given twice ({both}); keep one, or put tracks to sum in {name}/")
+        elif stem in stems:
+            both = ", ".join(file.name for file in (*stems[stem], *files))
+            raise SongError(f"stem {stem!r} is given twice ({both}); keep one, or put tracks to sum in {stem}/")
         else:
-            stems[name] = files
+            stems[stem] = files
     if not stems:
         raise SongError(f"no stems: expected files such as bass.wav or drums.flac ({', '.join(SUFFIXES)})")
-    headers = {file: header(file) for files in stems.values() for file in files}
-    rates = sorted({info.samplerate for info in headers.values()})
-    if len(rates) > 1:
-        raise SongError(f"its stems differ in sample rate ({', '.join(map(str, rates))} Hz); resample them to one rate")
-    widest = max(info.channels for info in headers.values())
-    if widest > 2:
-        wide = next(file for file, info in headers.items() if info.channels == widest)
-        raise SongError(f"{wide.name} has {widest} channels; mix it down to mono or stereo")
-    frames = max(info.frames for info in headers.values())
-    if frames == 0:
-        raise SongError("every stem is empty (0 frames)")
-    return Song(path.name, stems, rates[0], frames, widest, mixture, _metadata(path))
+    return assemble(name or path.name, stems, mixture, {**(metadata or {}), **_metadata(path)})
 
 
-def header(file: Path) -> Any:
-    """The header of an audio file (soundfile's info). Raises SongError naming it where it is no audio."""
+def recognises_stem_folders(places: list[Path]) -> bool:
+    """Whether these paths, relative to a data set's root, are a folder for each stem with files of equal names."""
+    inside = [place for place in places if len(place.parts) > 1]
+    tops = {place.parts[0] for place in inside}
+    names = [place.stem for place in inside if len(place.parts) == 2]
+    known = all(canonical(top) in STEM_NAMES or canonical(top) in MIXTURES for top in tops)
+    return known and len(tops) > 1 and len(set(names)) < len(names)
+
+
+def scan_stem_folders(path: Path | str) -> Scan:
+    """Read a folder with one sub-folder a stem; files with the same path inside them (whatever the suffix) are a song."""
+    root = Path(path)
+    songs: dict[str, dict[str, list[Path]]] = {}
+    for entry in sub_folders(root):
+        for file in sorted(entry.rglob("*")):
+            if is_audio(file):
+                name = file.relative_to(entry).with_suffix("").as_posix()
+                songs.setdefault(name, {}).setdefault(canonical(entry.name), []).append(file)
+
+    def read(name: str, place: Path) -> Song:
+        return _of_files(name, songs[name], split_above(place, root))
+
+    return collect("stem folders", ((name, root / name) for name in sorted(songs)), read)
+
+
+def scan_table(path: Path | str) -> Scan:
+    """Read a CSV file: a row for each file, with the columns `song`, `stem` (or `instrum`), `path`; others are metadata.
+
+    Paths are relative to the table. Rows of one song and stem are summed. Without the column `song`, a file called
+    after its stem belongs to the song that its folder is called after, and any other file is a song by its own name.
+    Raises SongError where it is no such table.
+    """
+    table = Path(path)
     try:
-        return soundfile.info(str(file))
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        size = file.stat().st_size if file.exists() else 0
-        raise SongError(f"{file.name} is not readable audio ({'empty file' if size == 0 else error})") from error
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            rows = list(reader)
+            columns = set(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SongError(f"{table}: is not a readable CSV file ({error}); save it as CSV in UTF-8") from error
+    stem_column = "stem" if "stem" in columns else "instrum"
+    if not {stem_column, "path"} <= columns:
+        raise SongError(
+            f"{table}: has the columns {', '.join(sorted(columns)) or '(none)'}; it needs song, stem and path, with a row "
+            "for each file"
+        )
+    songs: dict[str, dict[str, list[Path]]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        stem, file = canonical(row[stem_column] or ""), table.parent / (row["path"] or "")
+        own = file.parent.name if canonical(file.stem) == stem else file.stem
+        name = row["song"] if row.get("song") else own
+        songs.setdefault(name, {}).setdefault(stem, []).append(file)
+        extra = {key: value for key, value in row.items() if key not in ("song", stem_column, "path") and key and value}
+        about.setdefault(name, {}).update(extra)
+    if "split" in columns:
+        for found in about.values():
+            found["split"] = SPLITS.get(str(found.get("split", "")).lower(), found.get("split"))
+    return collect(
+        "table", ((name, table) for name in songs), lambda name, _: _of_files(name, songs[name], about[name])
+    )
 
 
 def canonical(name: str) -> str:
@@ -132,20 +162,26 @@ def canonical(name: str) -> str:
     return ALIASES.get(plain, plain)
 
 
+def _of_files(name: str, files: Mapping[str, list[Path]], metadata: Mapping[str, Any]) -> Song:
+    """The song of these files by stem; a mixture among them is its mixture, a sum of other stems is left out."""
+    mixture = next((files[key][0] for key in MIXTURES if key in files), None)
+    sums = {*MIXTURES, *COMPLEMENTS}
+    stems = {key: tuple(of) for key, of in files.items() if key not in sums and not key.startswith("no_")}
+    if not stems and mixture is None:
+        raise SongError("no stems, only sums of stems; add bass, drums, ...")
+    return assemble(name, stems, mixture, metadata)
+
+
 def _named_files(path: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
     for entry in sorted(path.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            files = tuple(sorted(file for file in entry.iterdir() if _is_audio(file)))
+            files = tuple(sorted(file for file in entry.iterdir() if is_audio(file)))
             if files:
                 yield canonical(entry.name), files
-        elif _is_audio(entry):
+        elif is_audio(entry):
             yield canonical(entry.stem), (entry,)
-
-
-def _is_audio(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
 def _metadata(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where the samples of a stem lie: an audio file, or a member of a shard, which is read where it is."""
+"""Where the samples of a stem lie: an audio file, a member of a shard, or a sound track, each read where it is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
+
+from stemwise.songs import streams
+from stemwise.songs.streams import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Member:
         return f"{self.archive}:{self.name}"
 
 
-File = Path | Member
+File = Path | Member | Stream
 
 
 def read(file: File, start: int, frames: int) -> np.ndarray:
@@ -54,16 +57,35 @@ def read(file: File, start: int, frames: int) -> np.ndarray:
 
 @contextmanager
 def opened(file: File) -> Iterator[Any]:
-    """The audio of a file as a `soundfile.SoundFile`; nothing is decoded but what is read from it.
+    """The audio of a file as a `soundfile.SoundFile`, or as what reads like one; only what is read is decoded.
 
     Files are not kept open between reads: opening takes 0.05 ms, finding a place in FLAC 0.4 ms, decoding 6 s 15 ms.
     """
     if isinstance(file, Path):
         with soundfile.SoundFile(file) as audio:
             yield audio
+    elif isinstance(file, Stream):
+        with streams.opened(file) as track:
+            yield track
     else:
         with file.archive.open("rb", buffering=0) as whole, soundfile.SoundFile(_Slice(whole.fileno(), file)) as audio:
             yield audio
+
+
+@contextmanager
+def raw(file: Path | Member) -> Iterator[BinaryIO]:
+    """The bytes of a file, to be copied."""
+    if isinstance(file, Path):
+        with file.open("rb") as handle:
+            yield handle
+    else:
+        with file.archive.open("rb", buffering=0) as whole:
+            yield cast(BinaryIO, _Slice(whole.fileno(), file))
+
+
+def size(file: File) -> int:
+    """How many bytes it has (a sound track: its container)."""
+    return file.size if isinstance(file, Member) else (file if isinstance(file, Path) else file.path).stat().st_size
 
 
 class _Slice(io.RawIOBase):

@@ -21,14 +21,17 @@ _SAME = {"validation": "valid", "val": "valid", "dev": "valid", "training": "tra
 def split_of(song: Song, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
     """The split of a song: `metadata["split"]` where it is published, else by its name and the seed."""
     published = song.metadata.get("split")
-    if published:
-        return canonical(str(published))
-    digest = hashlib.blake2b(f"{seed}\n{song.name}".encode(), digest_size=8).digest()
+    return canonical(str(published)) if published else by_name(song.name, seed, shares)
+
+
+def by_name(name: str, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
+    """The split of whatever has this name, drawn by a hash of the seed and the name in proportion to the shares."""
+    digest = hashlib.blake2b(f"{seed}\n{name}".encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64 * sum(shares.values())
-    for name, share in shares.items():
+    for split_name, share in shares.items():
         place -= share
         if place < 0:
-            return name
+            return split_name
     return next(reversed(list(shares)))
 
 

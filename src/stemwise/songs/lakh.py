@@ -1,0 +1,95 @@
+"""MIDI collections: the Lakh MIDI data set (Raffel, 2016) in its three forms, and any tree of MIDI files (POP909, ...).
+
+    lmd_full/0/0a1b...f.mid        lmd_matched/A/B/C/TRABC.../0a1b...f.mid        clean_midi/Artist/Title.1.mid
+
+MIDI files have no stems of sound, so the reader gives `MidiSong`s, not `Song`s. What belongs to one song stays on one
+side of a split: files in the folder of one matched recording (TR...), and numbered versions of one title. The same file
+under two names (Lakh's names are the MD5 sums of the contents) is one song.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from stemwise.errors import SongError
+from stemwise.songs.scanning import MidiSong, Problem, Scan
+from stemwise.songs.splits import by_name
+
+LAYOUT = "lakh"
+SUFFIXES = (".mid", ".midi")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_RECORDING = re.compile(r"TR[A-Z0-9]{16}")
+_VERSION = re.compile(r"(\.\d+|-v?\d+)$")
+
+
+def lakh(path: Path | str, seed: int = 0) -> list[MidiSong]:
+    """The MIDI files below a folder, each content once, in the order of their paths.
+
+    `metadata`: song (the recording, the title or the content), split (none is published: drawn by a hash of the seed
+    and the song). Raises SongError where there is no MIDI file.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise SongError(f"{root}: is no folder; give one that holds MIDI files (.mid)")
+    found = scan(root, seed)
+    if not found.midi:
+        raise SongError(f"{root}: has no MIDI file that can be read (.mid) at any depth; unpack the archive here")
+    return list(found.midi)
+
+
+def recognises(places: list[Path]) -> bool:
+    """Whether these paths, relative to a data set's root, look like a collection of MIDI files."""
+    return any(place.suffix.lower() in SUFFIXES for place in places)
+
+
+def scan(root: Path, seed: int = 0) -> Scan:
+    """Every MIDI file below `root`, by its first bytes; no file is parsed (`verify` does that)."""
+    songs: list[MidiSong] = []
+    problems: list[Problem] = []
+    skipped: list[Problem] = []
+    first: dict[str, str] = {}
+    for file in _files(root):
+        name = file.relative_to(root).with_suffix("").as_posix()
+        try:
+            content = _content(file)
+        except (SongError, OSError) as error:
+            problems.append(Problem(name, str(error)))
+            continue
+        same = first.setdefault(content, name)
+        if same != name:
+            skipped.append(Problem(name, f"is the same file as {same}"))
+        else:
+            song = _song(file, root, content)
+            songs.append(MidiSong(name, file, {"song": song, "split": by_name(song, seed)}))
+    return Scan((), tuple(problems), LAYOUT, tuple(skipped), tuple(songs))
+
+
+def _files(root: Path) -> list[Path]:
+    found = []
+    for folder, _, names in os.walk(root):
+        found += [Path(folder, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+    return sorted(found)
+
+
+def _content(file: Path) -> str:
+    """The MD5 sum of a MIDI file: its name, in Lakh. Raises SongError where it is no MIDI file."""
+    with file.open("rb") as handle:
+        head = handle.read(4)
+        if head not in (b"MThd", b"RIFF"):
+            raise SongError(
+                f"{file.name} is no MIDI file ({'empty' if not head else 'it starts otherwise'}); remove it"
+            )
+        if _MD5.fullmatch(file.stem):
+            return file.stem
+        return hashlib.md5(head + handle.read(), usedforsecurity=False).hexdigest()
+
+
+def _song(file: Path, root: Path, content: str) -> str:
+    parents = file.relative_to(root).parent
+    recording = next((part for part in reversed(parents.parts) if _RECORDING.fullmatch(part)), None)
+    if recording or _MD5.fullmatch(file.stem):
+        return recording or content
+    return (parents / _VERSION.sub("", file.stem)).as_posix()
