@@ -15,9 +15,13 @@ _HOME = {
     "Progress": "stemwise.longform",
     "Query": "stemwise.query",
     "Report": "stemwise.longform",
+    "Score": "stemwise.scores",
+    "StemScores": "stemwise.scores",
     "StemwiseError": "stemwise.errors",
     "load": "stemwise.loading",
     "models": "stemwise.loading",
+    "score": "stemwise.scores",
+    "score_stems": "stemwise.scores",
 }
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from stemwise.longform import Progress, Report
     from stemwise.model import Model
     from stemwise.query import Query
+    from stemwise.scores import Score, StemScores, score, score_stems
     from stemwise.stems import Audio, Part
 
 __all__ = [
@@ -36,10 +41,14 @@ __all__ = [
     "Progress",
     "Query",
     "Report",
+    "Score",
+    "StemScores",
     "StemwiseError",
     "__version__",
     "load",
     "models",
+    "score",
+    "score_stems",
 ]
 
 

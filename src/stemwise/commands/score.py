@@ -192,10 +192,12 @@ def _tasks(inputs: Sequence[str], stem: str | None) -> dict[str, Task]:
         )
     if stem is not None:
         raise QueryError("--stem chooses from a folder of stems; of two files the second is scored")
+    from stemwise.scores import CONTEXT, MADE
+
     context, made = map(Path, inputs)
     if context.exists() and made.exists() and context.samefile(made):
         complain(f"{made}: given as both sides; a signal against itself has no special score")
-    return {f"{made} against {context}": Task({str(context): context, f"{made}": made}, str(made))}
+    return {f"{made} against {context}": Task({CONTEXT: context, MADE: made}, MADE)}
 
 
 def _files(inputs: Sequence[str]) -> dict[str, Signal]:

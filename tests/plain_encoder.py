@@ -36,7 +36,7 @@ class PlainEncoder(nn.Module):
 
     def similarity(self, h_context: Tensor, h_made: Tensor) -> Tensor:
         lean = torch.linspace(0.5, 1.5, h_made.shape[1])
-        return 5 * (h_context + 0.1 * h_context.roll(1, 1)) @ (lean * h_made).T
+        return 5 * (h_context + 0.3 * h_context.roll(1, 1)) @ (lean * h_made).T
 
 
 def song(seconds: float, rate: int = RATE, seed: int = 0) -> dict[str, np.ndarray]:
