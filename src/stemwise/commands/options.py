@@ -63,6 +63,14 @@ def encoding_of(mp3: bool, bitrate: int | None, flac: bool, int16: bool, int24: 
         raise QueryError(str(error)) from error
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """ "2/8" -> (2, 8): the second of eight parts. Raises QueryError."""
+    first, _, last = text.partition("/")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise QueryError(f"--shard {text!r} is not a part; give I/N with I from 1 to N, such as 2/8")
+    return int(first), int(last)
+
+
 def span_of(text: str | None) -> tuple[float, float] | None:
     """ "10:20" or "1:05-1:20" -> seconds. Raises QueryError."""
     if text is None:

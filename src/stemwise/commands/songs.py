@@ -11,8 +11,10 @@ import typer
 
 from stemwise.commands import options as o
 from stemwise.commands.console import Code, Voice, complain
+from stemwise.commands.packing import pack
 
 app = typer.Typer(help="Data sets: make synthetic songs, verify folders of songs.", no_args_is_help=True)
+app.command()(pack)
 
 
 class Fonts(StrEnum):
