@@ -30,7 +30,10 @@ WEIGHTS = "model.safetensors"
 #: type name -> (module, class, class of its configuration); imported only when asked for.
 TYPES: dict[str, tuple[str, str, str]] = {
     "band": ("stemwise.systems.band", "Band", "BandConfig"),
+    "msdm": ("stemwise.systems.msdm", "Msdm", "MsdmConfig"),
+    "msdm-weak": ("stemwise.systems.msdm", "WeakMsdm", "MsdmConfig"),
     "cocola": ("stemwise.coherence.cocola", "Cocola", "CocolaConfig"),
+    "vggish": ("stemwise.nets.vggish", "Vggish", "VggishConfig"),
 }
 
 

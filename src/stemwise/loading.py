@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from stemwise.errors import ModelError
 from stemwise.model import Model
-from stemwise.systems.band_system import BandSystem
 
 if TYPE_CHECKING:
     from stemwise.coherence.cocola import Cocola
+    from stemwise.systems.system import System
 
 BUNDLED = Path(__file__).parent / "weights"
 
@@ -35,16 +36,27 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     (the answers of the two differ by about -40 dB).
     """
     from stemwise.checkpoint import load_model, read_info
-    from stemwise.systems.band import Band
 
     folder = _folder(name)
-    module = load_model(folder).eval()
-    if not isinstance(module, Band):
-        raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
+    module = load_model(folder).eval().requires_grad_(False)
     place = torch.device(pick_device(device))
     facts = dict(read_info(folder).metadata)
-    system = BandSystem(module.to(place), pick_precision(precision, place))
+    system = _system(module.to(place), pick_precision(precision, place), folder)
     return Model(str(name) if folder.parent == BUNDLED else folder.name, system, place, folder, facts)
+
+
+def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
+    """What answers with these weights. Raises `ModelError` for weights of another kind."""
+    from stemwise.systems.band import Band
+    from stemwise.systems.band_system import BandSystem
+    from stemwise.systems.joint import Joint
+    from stemwise.systems.msdm import Msdm, WeakMsdm
+
+    if isinstance(module, Band):
+        return BandSystem(module, precision)
+    if isinstance(module, Msdm | WeakMsdm):
+        return Joint.of(module, precision)
+    raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
 
 
 def load_coherence(name: str | Path = "cocola", device: str = "auto") -> Cocola:

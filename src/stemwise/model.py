@@ -26,9 +26,9 @@ from stemwise.longform import (
     separate_whole,
 )
 from stemwise.query import Query
-from stemwise.signals import Signal, cut, read_signal, stereo_at, stereo_back, together
+from stemwise.signals import Signal, channels_at, cut, read_signal, stereo_back, together
 from stemwise.stems import Audio, Part, known_names
-from stemwise.systems.band_system import BandSystem, Context
+from stemwise.systems.system import Context, System
 
 LEVEL = 0.125
 """Root mean square of a generated mixture, -18 dBFS."""
@@ -45,12 +45,10 @@ class Model:
     """
 
     name: str
-    system: BandSystem
+    system: System
     device: torch.device
     folder: Path
     card: Mapping[str, Any]
-
-    channels = 2
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -60,12 +58,22 @@ class Model:
     @property
     def rate(self) -> int:
         """Its sample rate in hertz; files of other rates are resampled on entry and back."""
-        return self.system.prior.rate
+        return self.system.rate
 
     @property
     def window(self) -> int:
         """Its window in samples at its own rate."""
-        return self.system.prior.window
+        return self.system.window
+
+    @property
+    def channels(self) -> int:
+        """Its channels; of a signal with more, each (or each pair) is separated by itself."""
+        return self.system.channels
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a window when separating, unless told otherwise."""
+        return self.system.evaluations
 
     @property
     def precision(self) -> str:
@@ -80,16 +88,26 @@ class Model:
     # -- separate ----------------------------------------------------------------------------------------------------
 
     def separate(
-        self, source: Signal, *, rate: int | None = None, evaluations: int = 1, progress: ProgressCallback | None = None
+        self,
+        source: Signal,
+        *,
+        rate: int | None = None,
+        evaluations: int | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Audio:
         """All stems of a mixture, at its rate and exact length, channels as given; they sum to it.
 
-        `evaluations` is the number of network evaluations a window (1 to 4 are sensible).
+        `evaluations` is the number of network evaluations a window; None: as many as the model wants.
         """
         return self.separate_report(source, rate=rate, evaluations=evaluations, progress=progress)[0]
 
     def separate_report(
-        self, source: Signal, *, rate: int | None = None, evaluations: int = 1, progress: ProgressCallback | None = None
+        self,
+        source: Signal,
+        *,
+        rate: int | None = None,
+        evaluations: int | None = None,
+        progress: ProgressCallback | None = None,
     ) -> tuple[Audio, Report]:
         """As `separate`, with the report (null test, share of energy that the model did not itself assign)."""
         signal, rate = read_signal(source, rate)
@@ -104,7 +122,7 @@ class Model:
         folder: str | Path,
         *,
         encoding: Encoding = FLOAT_WAV,
-        evaluations: int = 1,
+        evaluations: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Report:
         """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete."""
@@ -115,12 +133,13 @@ class Model:
     def _windowing(self) -> Windowing:
         return Windowing(self.rate, self.window, self.channels, overlap=0.25, batch=2)
 
-    def _window(self, evaluations: int) -> Callable[[Tensor], Split]:
-        if evaluations < 1:
-            raise QueryError(f"evaluations is {evaluations}; it must be at least 1")
+    def _window(self, evaluations: int | None) -> Callable[[Tensor], Split]:
+        spent = self.evaluations if evaluations is None else evaluations
+        if spent < 1:
+            raise QueryError(f"evaluations is {spent}; it must be at least 1")
 
         def split(x: Tensor) -> Split:
-            stems, left = self.system.separate(x.to(self.device), evaluations)
+            stems, left = self.system.separate(x.to(self.device), spent)
             return Split(stems.cpu(), left.cpu())
 
         return split
@@ -166,7 +185,7 @@ class Model:
         signals, at = together({name: read_signal(source, rate) for name, source in given.items()})
         parts = {frozenset({name}): Audio.of({name: torch.from_numpy(signal)}, at) for name, signal in signals.items()}
         self._ask(parts, wanted)
-        context = {name: stereo_at(signal, at, self.rate) for name, signal in signals.items()}
+        context = {name: channels_at(signal, at, self.rate, self.channels) for name, signal in signals.items()}
         made = self._sample(wanted, context, 0, self._scale(context), Run(seed, steps, progress))
         frames = next(iter(signals.values())).shape[1]
         channels = max(signal.shape[0] for signal in signals.values())
@@ -187,7 +206,7 @@ class Model:
         rate: int | None = None,
         seed: int = 0,
         steps: int = 24,
-        evaluations: int = 1,
+        evaluations: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Audio:
         """Change one instrument inside a mix. Stems of an `Audio` are taken as they are, anything else is separated
@@ -227,7 +246,8 @@ class Model:
         margin = self.window // 2 * stems.rate // self.rate
         start, end = max(0, first - margin), min(stems.frames, last + margin)
         at_model = {
-            name: stereo_at(old[i, :, start:end].numpy(), stems.rate, self.rate) for i, name in enumerate(stems.names)
+            name: channels_at(old[i, :, start:end].numpy(), stems.rate, self.rate, self.channels)
+            for i, name in enumerate(stems.names)
         }
         context = {name: signal for name, signal in at_model.items() if name not in chosen and name in self.stems}
         edge = (
@@ -263,7 +283,7 @@ class Model:
         old: Mapping[str, Tensor] | None = None,
         edge: tuple[int, int] = (0, 0),
     ) -> Tensor:
-        """Wanted stems (stem, 2, frames) over a whole signal, window after window, each continuing the one before.
+        """Wanted stems (stem, channel, frames) over a whole signal, window after window, each continuing the one before.
 
         `old` fixes the wanted stems outside of the frames `edge`.
         """
@@ -276,7 +296,7 @@ class Model:
             frame = torch.arange(start, start + self.window)
             fixed = {}
             for row, name in enumerate(wanted):
-                signal, where = torch.zeros(2, self.window), torch.zeros(self.window, dtype=torch.bool)
+                signal, where = torch.zeros(self.channels, self.window), torch.zeros(self.window, dtype=torch.bool)
                 if old is not None:
                     where = ((frame < edge[0]) | (frame >= edge[1])) & (frame < total)
                     signal = cut(old[name], start, self.window) * where

@@ -48,18 +48,18 @@ def together(signals: Mapping[str, tuple[np.ndarray, int]]) -> tuple[dict[str, n
     return {name: np.pad(x, ((0, 0), (0, frames - x.shape[1]))) for name, (x, _) in signals.items()}, rates.pop()
 
 
-def stereo_at(signal: np.ndarray, rate: int, target: int) -> Tensor:
-    """(channels, frames) at `rate` -> (2, time) at `target`; of more than two channels, odd and even ones are
-    averaged.
+def channels_at(signal: np.ndarray, rate: int, target: int, channels: int) -> Tensor:
+    """(any number of channels, frames) at `rate` -> (channels, time) at `target`, for 1 or 2 channels: all averaged to
+    one, or odd and even ones to two.
     """
-    sides = signal if len(signal) <= 2 else np.stack([signal[::2].mean(0), signal[1::2].mean(0)])
-    return torch.from_numpy(resample(np.ascontiguousarray(sides), rate, target)).expand(2, -1).contiguous()
+    sides = signal if len(signal) <= channels else np.stack([signal[c::channels].mean(0) for c in range(channels)])
+    return torch.from_numpy(resample(np.ascontiguousarray(sides), rate, target)).expand(channels, -1).contiguous()
 
 
 def stereo_back(made: Tensor, rate: int, target: int, frames: int, channels: int) -> Tensor:
-    """(stem, 2, time) at `rate` -> (stem, channels, frames) at `target`, exactly that long."""
+    """(stem, 1 or 2, time) at `rate` -> (stem, channels, frames) at `target`, exactly that long."""
     flat = torch.from_numpy(resample(made.flatten(0, 1).numpy(), rate, target))
-    stems = cut(flat.view(made.shape[0], 2, -1), 0, frames)
+    stems = cut(flat.view(*made.shape[:2], -1), 0, frames).expand(-1, 2, -1)
     if channels == 1:
         return stems.mean(1, keepdim=True)
     return stems[:, [i % 2 for i in range(channels)]] / math.sqrt(max(1, channels // 2))

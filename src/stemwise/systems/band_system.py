@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,24 +25,12 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint, Free
 from stemwise.query import Query
 from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
+from stemwise.systems.system import Context, unanswerable
 
 QUIET = 1e-4
 GUIDANCE = 1.5
 VIEWS = ((1, 0), (-1, 512), (-1, 0), (1, 512))
 """Views of a window for averaging: sign of the side channel (left and right swapped) and a shift in samples."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a window is asked with: known stems (2, time), where wanted stems are already known, and the common scale.
-
-    ``fixed`` maps wanted stems to (signal (2, time), frames known: bool (time,)); ``scale`` is what the mixture's
-    root mean square is thought to be, in sample units.
-    """
-
-    known: Mapping[str, Tensor]
-    fixed: Mapping[str, tuple[Tensor, Tensor]]
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -67,16 +55,29 @@ class BandSystem:
         """The stems it knows, in order."""
         return self.prior.stems
 
+    @property
+    def rate(self) -> int:
+        """Sample rate in hertz."""
+        return self.prior.rate
+
+    @property
+    def window(self) -> int:
+        """Length of a window in samples."""
+        return self.prior.window
+
+    @property
+    def channels(self) -> int:
+        """Left and right."""
+        return 2
+
+    @property
+    def evaluations(self) -> int:
+        """One is enough for the posterior mean."""
+        return 1
+
     def answers(self, query: Query) -> str | None:
         """None, or why this system cannot answer."""
-        parts = [query.wanted, *query.heard]
-        unknown = sorted(frozenset().union(*parts) - set(self.names))
-        if unknown:
-            return f"the band model knows {', '.join(self.names)}, not {', '.join(unknown)}"
-        submixes = [part for part in query.heard if 1 < len(part) < len(self.names)]
-        if submixes:
-            return f"the band model hears stems or the whole mixture, not the sub-mix {'+'.join(sorted(submixes[0]))}"
-        return None
+        return unanswerable(query, self.names, "the band model")
 
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:

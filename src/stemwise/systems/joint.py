@@ -1,0 +1,195 @@
+"""Sampling several stems from a prior that has never seen a mixture: MSDM, and whatever else denoises stems.
+
+Separation restricts the prior to stems that sum to what was heard, accompaniment to the stems and spans that are given.
+One window at a time, mono; what was heard is exact in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stemwise.diffusion import (
+    Churn,
+    Free,
+    Known,
+    NoiseSource,
+    Step,
+    ancestral,
+    dpm2_ancestral,
+    dpmpp_2m,
+    euler,
+    heun,
+    karras,
+    last,
+    sample,
+    seeded,
+)
+from stemwise.diffusion.constraints import Constraint
+from stemwise.errors import QueryError
+from stemwise.query import Query
+from stemwise.systems.likelihoods import Dirac, Even, Gaussian, GaussianExact, Likelihood, Projection, local_variance
+from stemwise.systems.msdm import Generation, Msdm, Separation, WeakMsdm
+from stemwise.systems.system import Context, unanswerable
+
+RULES: dict[str, Step] = {
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpm2_ancestral": dpm2_ancestral,
+    "ancestral": ancestral,
+}
+#: Network evaluations a step of the rules that take more than one.
+_COST = {"heun": 2, "dpm2_ancestral": 2}
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A prior of all stems at one noise level, with a likelihood for what it is asked to separate.
+
+    `precision` is what the network, not the state, is evaluated in.
+    """
+
+    prior: Msdm | WeakMsdm
+    likelihood: Likelihood
+    separation: Separation
+    generation: Generation
+    precision: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, prior: Msdm | WeakMsdm, precision: torch.dtype = torch.float32) -> Joint:
+        """The system that the prior's own configuration describes. The prior's weights are stored in `precision`."""
+        config = prior.config
+        if precision != torch.float32:
+            prior.lower(precision)
+        likelihood = likelihood_of(config.separation, config.stems, config.rate)
+        return cls(prior, likelihood, config.separation, config.generation, precision)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stems it knows, in order."""
+        return self.prior.config.stems
+
+    @property
+    def rate(self) -> int:
+        """Sample rate in hertz."""
+        return self.prior.config.rate
+
+    @property
+    def window(self) -> int:
+        """Length of a window in samples."""
+        return self.prior.config.window
+
+    @property
+    def channels(self) -> int:
+        """Mono: the channels of a wider signal are separated one by one, from the same noise."""
+        return 1
+
+    @property
+    def evaluations(self) -> int:
+        """As the configuration says."""
+        return self.separation.steps * self._cost(self.separation)
+
+    def answers(self, query: Query) -> str | None:
+        """None, or why this system cannot answer."""
+        return unanswerable(query, self.names, "this model")
+
+    @torch.no_grad()
+    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+        """Stems (B, stem, 1, time) that sum to the mixtures (B, 1, time), and what they lacked of them before (B, 1, time).
+
+        What they lack, the published samplers' last step does not give back; here all stems get equal shares of it.
+        Every item of the batch starts from the same noise.
+        """
+        mix = wave[:, 0]
+        x = self.posterior(mix, max(1, evaluations // self._cost(self.separation)), common(seeded(0, wave.device)))
+        lacking = mix - x.sum(1)
+        return (x + lacking[:, None] / len(self.names))[:, :, None], lacking[:, None]
+
+    def posterior(self, mix: Tensor, steps: int, noise: NoiseSource) -> Tensor:
+        """Stems (B, stem, time) for mixtures (B, time) as the sampler gives them: they may not sum exactly."""
+        how = self.separation
+        made = self.likelihood.condition(self.prior, mix, len(self.names), RULES[how.rule])
+        sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
+        churn = Churn(how.churn) if how.churn else None
+        return last(
+            sample(
+                made.denoiser,
+                sigmas,
+                noise,
+                constraint=made.constraint,
+                step=made.step,
+                churn=churn,
+                resample=how.resample,
+            )
+        ).x
+
+    @torch.no_grad()
+    def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
+        """New content (len(wanted), 1, time) for the wanted stems, given the context.
+
+        Stems that are neither wanted nor known are made too, and left away. The levels are the prior's own: `scale` is
+        not used.
+        """
+        how = self.generation
+        constraint = self._given(context)
+        churn = Churn(how.churn) if how.churn else None
+        sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
+        device = next(self.prior.parameters()).device
+        noise = seeded(seed, device)
+        x = last(
+            sample(
+                self.prior,
+                sigmas,
+                noise,
+                constraint=constraint,
+                step=RULES[how.rule],
+                churn=churn,
+                resample=how.resample,
+            )
+        ).x
+        return x[0, [self.names.index(name) for name in wanted], None]
+
+    def _given(self, context: Context) -> Constraint:
+        """Known stems and spans: noised to the level of the state, drawn anew each step."""
+        shape = (1, len(self.names), self.window)
+        if not context.known and not context.fixed:
+            return Free(shape)
+        device = next(self.prior.parameters()).device
+        values, mask = torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.bool, device=device)
+        for name, signal in context.known.items():
+            values[0, self.names.index(name)] = signal[0]
+            mask[0, self.names.index(name)] = True
+        for name, (signal, where) in context.fixed.items():
+            values[0, self.names.index(name)] = signal[0]
+            mask[0, self.names.index(name)] = where
+        return Known(values, mask)
+
+    @staticmethod
+    def _cost(how: Separation) -> int:
+        return how.resample * _COST.get(how.rule, 1)
+
+
+def likelihood_of(how: Separation, stems: Sequence[str], rate: int) -> Likelihood:
+    """The object that a configuration names. Raises QueryError for one that does not go with the step rule."""
+    if how.likelihood == "dirac":
+        if how.rule not in ("euler", "heun"):
+            raise QueryError(
+                f"the Dirac likelihood's coordinates are skewed: use the rule euler or heun, not {how.rule}"
+            )
+        return Dirac(stems.index(how.drop) if how.drop else 0)
+    if how.likelihood == "gaussian":
+        return Gaussian(how.gamma)
+    if how.likelihood == "gaussian-exact":
+        return GaussianExact(how.gamma)
+    if how.likelihood == "even":
+        return Even()
+    return Projection(local_variance(round(0.05 * rate)))
+
+
+def common(source: NoiseSource) -> NoiseSource:
+    """The same draw for every item of a batch, so that equal channels stay equal."""
+    return lambda shape: source((1, *shape[1:])).expand(shape)

@@ -1,0 +1,185 @@
+"""The priors of MSDM (Mariani et al. 2024): one denoiser of all stems, or an independent one for each.
+
+States are waveforms (batch, stem, time), mono, all stems at one noise level. Estimates are limited to full scale, in
+training too, as published: samples beyond it get no gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from stemwise.diffusion import Denoiser, Edm, clamped, log_normal, squared_error
+from stemwise.nets.unet1d import UNet1d, UNet1dConfig, lower
+
+Rule = Literal["euler", "heun", "dpmpp_2m", "dpm2_ancestral", "ancestral"]
+LikelihoodName = Literal["dirac", "gaussian", "gaussian-exact", "even", "projection"]
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How a mixture is separated; ``msdm-slakh.yaml`` holds the published values, these defaults need fewer steps.
+
+    ``drop`` is the stem that the Dirac likelihood eliminates, ``gamma`` the Gaussian's width over sigma, as the paper
+    counts it. ``churn`` and ``resample`` (the corrector) as in `diffusion.sample`.
+    """
+
+    likelihood: LikelihoodName = "projection"
+    rule: Rule = "dpmpp_2m"
+    steps: int = 12
+    sigma_min: float = 1e-3
+    sigma_max: float = 0.5
+    rho: float = 7.0
+    churn: float = 0.0
+    resample: int = 1
+    drop: str = ""
+    gamma: float = 0.75
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How stems are made anew; the published sampler starts at 20, where the networks were never trained."""
+
+    rule: Rule = "dpmpp_2m"
+    sigma_min: float = 1e-3
+    sigma_max: float = 1.0
+    rho: float = 7.0
+    churn: float = 0.0
+    resample: int = 1
+
+
+@dataclass(frozen=True)
+class MsdmConfig:
+    """What `config.json` of a model holds: ``window`` in samples at ``rate`` Hz, training noise ln sigma ~ N(mean, std).
+
+    ``net.sources`` is the number of stems, or 1 where each stem has a network of its own (`WeakMsdm`).
+    """
+
+    stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
+    rate: int = 22050
+    window: int = 2**18
+    sigma_data: float = 0.2
+    sigma_mean: float = -3.0
+    sigma_std: float = 1.0
+    net: UNet1dConfig = field(default_factory=UNet1dConfig)
+    separation: Separation = field(default_factory=Separation)
+    generation: Generation = field(default_factory=Generation)
+
+    def __post_init__(self) -> None:
+        if self.net.sources not in (1, len(self.stems)):
+            raise ValueError(
+                f"net.sources is {self.net.sources}; it must be the number of stems, {len(self.stems)} "
+                f"({', '.join(self.stems)}), or 1 for a network for each stem"
+            )
+        if self.window % self.net.multiple:
+            raise ValueError(f"window ({self.window}) must be a multiple of {self.net.multiple}, the network's step")
+        if self.separation.drop not in ("", *self.stems):
+            raise ValueError(f"separation.drop is {self.separation.drop!r}; choose from {', '.join(self.stems)}")
+
+
+class Msdm(nn.Module):
+    """E[clean | x] for x (B, stem, time) and sigma (B,) or (): one network of all stems."""
+
+    def __init__(self, config: MsdmConfig) -> None:
+        super().__init__()
+        if config.net.sources != len(config.stems):
+            raise ValueError(
+                f"a network of {config.net.sources} source(s) is no joint prior of {len(config.stems)} stems"
+            )
+        self.config = config
+        self.net = UNet1d(config.net)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Estimate all stems."""
+        return _denoiser(self.net, self.config)(x, sigma)
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """The published training loss of stems (B, stem, channel, time); channels are averaged to mono."""
+        return _loss(self, batch.mean(2), self.config, generator)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Evaluate the network in another type from now on."""
+        lower(self.net, dtype)
+
+
+class WeakMsdm(nn.Module):
+    """Weakly supervised MSDM: a network for every stem, trained without the others; E[clean | x] as `Msdm`."""
+
+    def __init__(self, config: MsdmConfig) -> None:
+        super().__init__()
+        if config.net.sources != 1:
+            raise ValueError(f"independent priors have networks of 1 source, not {config.net.sources}")
+        self.config = config
+        self.nets = nn.ModuleList(UNet1d(config.net) for _ in config.stems)
+        self._stacked: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Estimate every stem with its own network; without gradients in one batched evaluation."""
+        if torch.is_grad_enabled():
+            estimates = [_denoiser(net, self.config)(x[:, k : k + 1], sigma) for k, net in enumerate(self._networks())]
+            return torch.cat(estimates, dim=1)
+        return _denoiser(self._batched, self.config)(x, sigma)
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """As `Msdm.loss`; every stem of every window at a noise level of its own."""
+        mono = batch.mean(2)
+        parts = zip(self._networks(), mono.split(1, dim=1))
+        losses = [_loss(_denoiser(net, self.config), stem, self.config, generator) for net, stem in parts]
+        return torch.stack(losses).mean()
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Evaluate the networks in another type from now on."""
+        for net in self._networks():
+            lower(net, dtype)
+
+    def _networks(self) -> Iterator[UNet1d]:
+        for net in self.nets:
+            assert isinstance(net, UNet1d)
+            yield net
+
+    def _batched(self, x: Tensor, label: Tensor) -> Tensor:
+        """All raw networks at once, their weights side by side in one tensor each (no copies: see `_stack`)."""
+        first, stacked = self.nets[0], self._stack()
+
+        def one(weights: dict[str, Tensor], stem: Tensor) -> Tensor:
+            out: Tensor = functional_call(first, weights, (stem[:, None], label))
+            return out[:, 0]
+
+        return vmap(one, in_dims=(0, 1), out_dims=1)(stacked, x)
+
+    def _stack(self) -> dict[str, Tensor]:
+        """The weights with a stem axis in front; the networks' own become views of them, so memory stays the same."""
+        known = next(iter(self._stacked.values()), None)
+        present = next(self.nets[0].parameters())
+        if known is None or known.data_ptr() != present.data_ptr() or known.dtype != present.dtype:
+            self._stacked, _ = stack_module_state(list(self.nets))
+            for k, net in enumerate(self.nets):
+                for name, parameter in net.named_parameters():
+                    parameter.data = self._stacked[name].data[k]
+        return self._stacked
+
+
+def _denoiser(net: nn.Module, config: MsdmConfig) -> Denoiser:
+    return clamped(Edm(net, config.sigma_data))
+
+
+def _loss(denoiser: Denoiser, clean: Tensor, config: MsdmConfig, generator: torch.Generator) -> Tensor:
+    """Mean over the batch of the EDM-weighted squared error, one noise level for each item (Karras et al. 2022)."""
+
+    def source(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=generator, device=generator.device).to(clean.device)
+
+    sigma = log_normal(source, clean.shape[:1], config.sigma_mean, config.sigma_std)
+    weight = Edm(nn.Identity(), config.sigma_data).weight(sigma)
+    return (weight * squared_error(denoiser, clean, sigma, source(clean.shape))).mean()
+
+
+def trained_up_to(config: MsdmConfig) -> float:
+    """The noise level below which all but one in 700 training examples lay: mean + 3 std of ln sigma."""
+    return math.exp(config.sigma_mean + 3 * config.sigma_std)

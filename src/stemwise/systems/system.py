@@ -1,0 +1,88 @@
+"""What every system is to a `Model`: answers about one window of a fixed rate and length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stemwise.query import Query
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a window is asked with: known stems (channel, time), where wanted ones are already known, a common scale.
+
+    ``fixed`` maps wanted stems to (signal (channel, time), frames known: bool (time,)); ``scale`` is what the mixture's
+    root mean square is thought to be, in sample units.
+    """
+
+    known: Mapping[str, Tensor]
+    fixed: Mapping[str, tuple[Tensor, Tensor]]
+    scale: float
+
+
+class System(Protocol):
+    """Separates and makes stems, one window at a time."""
+
+    @property
+    def prior(self) -> nn.Module:
+        """Its weights."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stems it knows, in order."""
+        ...
+
+    @property
+    def rate(self) -> int:
+        """In hertz."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """In samples."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Of a window: 1, or 2 for left and right."""
+        ...
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What the network is evaluated in."""
+        ...
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a window that separation takes unless told otherwise."""
+        ...
+
+    def answers(self, query: Query) -> str | None:
+        """None, or why this system cannot answer."""
+        ...
+
+    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+        """Stems (B, stem, channel, time) that sum to the mixtures (B, channel, time), and what they lacked of them."""
+        ...
+
+    def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
+        """New content (len(wanted), channel, time) for the wanted stems, given the context."""
+        ...
+
+
+def unanswerable(query: Query, names: Sequence[str], owner: str) -> str | None:
+    """Why a system that hears stems of these names, or their whole mixture, cannot answer; None where it can."""
+    parts = [query.wanted, *query.heard]
+    unknown = sorted(frozenset().union(*parts) - set(names))
+    if unknown:
+        return f"{owner} knows {', '.join(names)}, not {', '.join(unknown)}"
+    submixes = [part for part in query.heard if 1 < len(part) < len(names)]
+    if submixes:
+        return f"{owner} hears stems or the whole mixture, not the sub-mix {'+'.join(sorted(submixes[0]))}"
+    return None
