@@ -81,6 +81,10 @@ def evaluate(
     ] = None,
     rank: Annotated[str | None, typer.Option("--rank", help="Best by energy or coherence.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.", show_default=False)] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weights", help="EMBEDDING=FOLDER, e.g. vggish=weights/vggish.", show_default=False),
+    ] = None,
     device: o.Device = "auto",
     log: Annotated[
         Path | None, typer.Option("--log", help="File that notes every look at the test fonts.", show_default=False)
@@ -94,7 +98,7 @@ def evaluate(
     """
     from stemwise.evaluate import entrant
     from stemwise.evaluate import evaluate as run_evaluation
-    from stemwise.evaluate.study import material
+    from stemwise.evaluate.study import material, with_optional
 
     voice = Voice(quiet, as_json=as_json)
     part = _shard(shard)
@@ -103,12 +107,16 @@ def evaluate(
     how = {"steps": steps, "evaluations": evaluations, "candidates": candidates, "rank": rank}
     asked = _study(systems or [], songs, protocol, quick, _set(chosen), _set(cut), _set(how))
     note = _note(log)
+    folders = _weights(weights or [])
+    asked, lacking = with_optional(asked, folders, device)
+    for name, reason in lacking.items():
+        complain(f"{name} is left out: {reason}")
     found = material(asked.songs, out / "synthetic-songs", note)
     _tell_unreadable(found)
     entrants = [entrant(section, found.songs, asked.protocol, device) for section in asked.systems]
     runs = run_evaluation(
-        entrants, found.songs, asked.protocol, out, shard=part, unreadable=found.unreadable, device=device,
-        notice=_Teller(voice),
+        entrants, found.songs, asked.protocol, out, shard=part, unreadable=found.unreadable,
+        weights=folders, device=device, notice=_Teller(voice),
     )  # fmt: skip
     raise typer.Exit(_conclude(voice, asked, runs, out, plots, sharded=shard is not None))
 
@@ -233,6 +241,15 @@ def _shard(text: str | None) -> tuple[int, int]:
     if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
         raise QueryError(f"--shard {text!r} is not I/N; the first of four machines is 1/4, the last one 4/4")
     return int(i) - 1, int(n)
+
+
+def _weights(texts: list[str]) -> dict[str, Path]:
+    """ "vggish=weights/vggish" -> {"vggish": Path}. Raises QueryError."""
+    pairs = [text.partition("=") for text in texts]
+    wrong = next((text for text, (name, _, folder) in zip(texts, pairs) if not name or not folder), None)
+    if wrong is not None:
+        raise QueryError(f"--weights {wrong!r} is not EMBEDDING=FOLDER, such as vggish=weights/vggish")
+    return {name: Path(folder) for name, _, folder in pairs}
 
 
 def _given(text: str | None) -> str | list[list[str]] | None:

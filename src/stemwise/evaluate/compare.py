@@ -45,7 +45,9 @@ class Compared:
 def compare(first: Path | str, second: Path | str) -> Compared:
     """Compare two results folders. Raises EvaluationError where their protocols or songs are not the same."""
     a, b = read_results(Path(first)), read_results(Path(second))
-    other = differences(a.settings["protocol"], b.settings["protocol"], "protocol")
+    other = [
+        place for key in ("protocol", "instruments") for place in differences(a.settings[key], b.settings[key], key)
+    ]
     if other:
         raise EvaluationError(
             f"{first} and {second} were not evaluated alike: {'; '.join(other)}. Evaluate both with one protocol"

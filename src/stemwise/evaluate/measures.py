@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from torch import nn
 
+from stemwise.embeddings import Embedding, load_embedding
+from stemwise.embeddings.embedding import digest
 from stemwise.errors import QueryError, ScoreError
 from stemwise.evaluate.metrics import LIMIT_DB, METRICS, Metric, metric
 from stemwise.evaluate.protocol import Protocol
@@ -27,7 +31,6 @@ Frames = dict[str, NDArray[np.float32]]
 UNDEFINED = "no value: silent, or never audible together"
 COHERENCES = ("coherence", "coherence-harmonic", "coherence-percussive")
 MSDM, MSDM_ACTIVE = "msdm-si-sdri", "msdm-si-sdri-active"
-Embed = Callable[[NDArray[np.float32], int], ArrayLike]
 _Value = tuple[str, str, float | None, float, float]
 """Metric, stem, value (None where it has none), start in the chunk and length in seconds."""
 
@@ -48,9 +51,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Ruler:
-    """Measures takes by a protocol; encoders are loaded once, when they are first needed."""
+    """Measures takes by a protocol; encoders are loaded once. `weights`: model folders of embeddings, by name."""
 
     protocol: Protocol
+    weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
 
     @cached_property
@@ -59,9 +63,22 @@ class Ruler:
         return tuple(metric(name) for name in self.protocol.metrics)
 
     @cached_property
+    def instruments(self) -> dict[str, str]:
+        """Every encoder that the metrics need, and its version; loads them all. Raises ModelError, QueryError."""
+        found = {name: embedding.version for name, embedding in self._embeddings.items()}
+        if set(self.protocol.metrics) & set(COHERENCES):
+            encoder = self._listening.encoder()
+            found["coherence"] = digest(encoder) if isinstance(encoder, nn.Module) else type(encoder).__name__
+        return found
+
+    @cached_property
     def _listening(self) -> Listening:
-        listening = Listening(device=self.device)
-        return Listening(listening.encoder())
+        return Listening(Listening(self.weights.get("cocola", "cocola"), self.device).encoder())
+
+    @cached_property
+    def _embeddings(self) -> Mapping[str, Embedding]:
+        names = dict.fromkeys(entry.embedding for entry in self.metrics if entry.embedding)
+        return {name: load_embedding(name, self.weights.get(name), self.device) for name in names}
 
     def rows(self, take: Take) -> Iterator[Row]:
         """All figures of one answer."""
@@ -103,15 +120,11 @@ class Ruler:
         out: Frames = {}
         for entry in self.metrics:
             if entry.embedding:
-                embed = self._embeddings[entry.embedding]
                 for (family, group), signal in signals.items():
                     if entry.name.partition(":")[0] == family:
-                        out[f"{entry.name}|{group}|{side}"] = np.asarray(embed(signal, rate), np.float32)
+                        frames = self._embeddings[entry.embedding].embed(signal.mean(0), rate)
+                        out[f"{entry.name}|{group}|{side}"] = frames
         return out
-
-    @cached_property
-    def _embeddings(self) -> Mapping[str, Embed]:
-        return {name: embedding(name, self.device) for name in {e.embedding for e in self.metrics if e.embedding}}
 
     def _audible(self, truth: Audio) -> set[str]:
         active = self.protocol.active(levels(truth.data[0].numpy()))
@@ -153,11 +166,6 @@ class Ruler:
                 parts = (found.coherence, found.harmonic, found.percussive)
                 values = {name: None if part is None else part.mean for name, part in zip(COHERENCES, parts)}
                 yield from ((name, stem, values[name], 0.0, seconds) for name in asked)
-
-
-def embedding(name: str, device: str) -> Embed:
-    """An embedding by name: from (channel, frames) at a rate to frames (n, d)."""
-    raise NotImplementedError
 
 
 def _msdm(take: Take, names: set[str]) -> Iterator[_Value]:

@@ -125,7 +125,11 @@ def others(folder: Path, runs: Sequence[Results]) -> list[Results]:
     """Systems that were evaluated into the same folder before, by the same protocol on the same songs."""
     labels = {run.label for run in runs}
     found = [read_results(entry) for entry in sorted(folder.iterdir()) if (entry / SETTINGS).is_file()]
-    alike = [run for run in found if all(run.settings[key] == runs[0].settings[key] for key in ("protocol", "songs"))]
+    alike = [
+        run
+        for run in found
+        if all(run.settings[key] == runs[0].settings[key] for key in ("protocol", "instruments", "songs"))
+    ]
     return [run for run in alike if run.label not in labels]
 
 
@@ -208,6 +212,7 @@ def _definitions(runs: Sequence[Results]) -> list[str]:
     if asked.task == "accompany":
         lines.append(f"- Heard: {asked.given}, of the stems above the floor; made: the others of them.")
     lines.append(f"- Seed of chunks, sets and systems: {asked.seed}. stemwise {runs[0].settings['stemwise']}.")
+    lines += [f"- Encoder of {name}: {version}." for name, version in runs[0].settings["instruments"].items()]
     for run in runs:
         facts = ", ".join(f"{key} {value}" for key, value in run.settings["system"].items())
         lines.append(f"- {run.label}: {facts}; N: {_counts(run)}.")

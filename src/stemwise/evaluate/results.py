@@ -21,7 +21,7 @@ import numpy as np
 from stemwise import __version__
 from stemwise.checkpoint import write_atomically
 from stemwise.errors import EvaluationError, RecipeError
-from stemwise.evaluate.measures import Frames, Row
+from stemwise.evaluate.measures import Frames, Row, Ruler
 from stemwise.evaluate.protocol import Protocol, protocol
 from stemwise.runs import differences
 from stemwise.songs import Song
@@ -122,7 +122,7 @@ class Results:
 
 
 def describe(
-    label: str, identity: Mapping[str, Any], asked: Protocol, songs: Sequence[Song], unreadable: Mapping[str, str]
+    label: str, identity: Mapping[str, Any], ruler: Ruler, songs: Sequence[Song], unreadable: Mapping[str, str]
 ) -> dict[str, Any]:
     """The settings of an evaluation, as plain values."""
     return {
@@ -130,7 +130,8 @@ def describe(
         "stemwise": __version__,
         "label": label,
         "system": dict(identity),
-        "protocol": asked.model_dump(mode="json"),
+        "protocol": ruler.protocol.model_dump(mode="json"),
+        "instruments": ruler.instruments,
         "songs": {song.name: {"frames": song.frames, "rate": song.rate, "stems": sorted(song.stems)} for song in songs},
         "unreadable": dict(unreadable),
     }
@@ -147,7 +148,9 @@ def open_results(folder: Path, settings: Mapping[str, Any]) -> Results:
     if file.exists():
         before = read_results(folder).settings
         found = [
-            place for key in ("system", "protocol", "songs") for place in differences(before[key], plain[key], key)
+            place
+            for key in ("system", "protocol", "instruments", "songs")
+            for place in differences(before[key], plain[key], key)
         ]
         if found:
             more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
@@ -176,7 +179,7 @@ def read_results(folder: Path) -> Results:
         if settings["format"] != FORMAT:
             raise ValueError(f"format {settings['format']!r}, this version reads {FORMAT}")
         found = Results(folder, settings)
-        assert {"label", "system", "protocol", "songs", "unreadable"} <= set(settings)
+        assert {"label", "system", "protocol", "instruments", "songs", "unreadable"} <= set(settings)
     except OSError as error:
         inner = [entry.name for entry in sorted(folder.glob("*")) if (entry / SETTINGS).is_file()]
         hint = f"; did you mean one of its folders: {', '.join(inner)}?" if inner else ""

@@ -76,16 +76,19 @@ def evaluate(
     *,
     shard: tuple[int, int] = (0, 1),
     unreadable: Mapping[str, str] | None = None,
+    weights: Mapping[str, Path] | None = None,
     device: str = "auto",
     notice: Callable[[Event], object] = lambda _: None,
 ) -> list[Results]:
     """Evaluate systems on songs; their results lie in `folder`/LABEL and are returned.
 
     Finished songs are kept, so the same call goes on where another one was killed. `shard` (i, N): only every Nth song
-    from the ith on, for N machines. `unreadable`: songs that could not be opened, for the report. `notice` hears of each
-    song; False cancels.
+    from the ith on, for N machines. `unreadable`: songs that could not be opened, for the report. `weights`: folders of
+    embeddings' models, by name; those that are not named have weights of their own. `notice` hears of each song; False
+    cancels.
 
     Raises:
+        ModelError: an embedding has no weights.
         QueryError: a system cannot answer this kind of question, no song has the stems, two systems of one label.
         RecipeError: `folder` holds an evaluation with other settings.
         EvaluationError: results cannot be written.
@@ -96,9 +99,9 @@ def evaluate(
         raise QueryError(f"two systems are called the same ({', '.join(labels)}); give them names of their own")
     names = judged(songs, protocol)
     settled = protocol.model_copy(update={"stems": list(names)})
-    ruler = Ruler(settled, device)
+    ruler = Ruler(settled, weights or {}, device)
     stores = [
-        open_results(Path(folder) / e.label, describe(e.label, e.identity, settled, songs, unreadable or {}))
+        open_results(Path(folder) / e.label, describe(e.label, e.identity, ruler, songs, unreadable or {}))
         for e in entrants
     ]
     mine = [(index, song) for index, song in enumerate(songs) if index % shard[1] == shard[0]]

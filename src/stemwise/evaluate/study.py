@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from stemwise.errors import RecipeError
-from stemwise.evaluate.protocol import Protocol
+from stemwise.embeddings import load_embedding
+from stemwise.errors import ModelError, RecipeError, SongError
+from stemwise.evaluate.metrics import metric
+from stemwise.evaluate.protocol import Protocol, protocol
 from stemwise.evaluate.relations import Relation
 from stemwise.evaluate.systems import SystemSection
 from stemwise.recipe import Count, Section, mistakes, read_document
@@ -40,14 +42,33 @@ class SongsSection(Section):
 
 
 class Study(Section):
-    """What is evaluated, on what and how. `quick` replaces whole sections where a quick look is asked for."""
+    """What is evaluated, on what and how; a file may also hold `quick`, sections that replace others for a quick look.
+
+    `optional`: metrics on embeddings that are measured where the embedding's weights are at hand.
+    """
 
     format: Literal[1] = 1
     name: str = Field(min_length=1)
     protocol: Protocol
     songs: SongsSection
     systems: Annotated[list[SystemSection], Field(min_length=1)]
+    optional: list[str] = Field(default=[])
     relations: list[Relation] = Field(default=[])
+
+
+def with_optional(asked: Study, weights: Mapping[str, Path], device: str = "auto") -> tuple[Study, dict[str, str]]:
+    """The study with those optional metrics that have weights; and the others, with the reason why not."""
+    found, lacking = [], {}
+    for name in asked.optional:
+        try:
+            embedding = metric(name).embedding
+            load_embedding(embedding, weights.get(embedding), device)
+        except ModelError as error:
+            lacking[name] = str(error)
+        else:
+            found.append(name)
+    settled = protocol({**asked.protocol.model_dump(), "metrics": [*asked.protocol.metrics, *found]}, "optional")
+    return asked.model_copy(update={"protocol": settled}), lacking
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,6 @@ def study(document: dict[str, Any], source: str) -> Study:
 
 def material(section: SongsSection, folder: Path, log: Callable[[str], None] = lambda _: None) -> Material:
     """The songs; synthetic ones are rendered into `folder` unless they are there. Raises SongError where there is none."""
-    from stemwise.errors import SongError
     from stemwise.songs.layouts import scan_any
 
     if section.synthetic is not None:

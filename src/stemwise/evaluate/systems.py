@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from pydantic import Field
 
+from stemwise.audio_io import resample
 from stemwise.errors import ModelError, QueryError, ScoreError, SongError
 from stemwise.evaluate.baselines import RANDOM, SIMPLE, best_of, energy, random_submix
 from stemwise.evaluate.protocol import Protocol
 from stemwise.evaluate.questions import Question, Shape, System, Take
 from stemwise.recipe import Count, Section
+from stemwise.signals import cut
 from stemwise.songs import Song
 from stemwise.songs.folder import song as read_song
 from stemwise.songs.window import read_at
@@ -35,7 +38,7 @@ class SystemSection(Section):
     system: str = Field(min_length=1)
     name: str = ""
     steps: Count = 24
-    evaluations: Count = 1
+    evaluations: Count | None = None
     candidates: Count = 1
     rank: Literal["energy", "coherence"] = "energy"
 
@@ -77,7 +80,7 @@ def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, d
     return Entrant(label, answer, {"system": label if settings.get("outputs") else name, **settings})
 
 
-def of_model(model: Model, *, steps: int = 24, evaluations: int = 1) -> System:
+def of_model(model: Model, *, steps: int = 24, evaluations: int | None = None) -> System:
     """A model as a system."""
 
     def answer(question: Question) -> Audio:
@@ -125,8 +128,6 @@ def outputs(folder: Path) -> System:
             raise SongError(f"{place}: {made.seconds:.2f} s long, where {needed:.2f} s are needed")
         start = 0 if generated else round(question.start * made.rate)
         shape = Shape(truth.rate, truth.frames, truth.data.shape[2])
-        import torch
-
         return Audio(wanted, torch.from_numpy(read_at(made, start, wanted, shape))[None], truth.rate)
 
     return answer
@@ -144,7 +145,11 @@ def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -
     model = load(name, device)
     weights = sorted(model.folder.glob("*.safetensors"))
     digest = hashlib.sha256("".join(sha256(file) for file in weights).encode()).hexdigest()[:16]
-    spent = {"evaluations": section.evaluations} if protocol.task == "separate" else {"steps": section.steps}
+    spent = (
+        {"evaluations": section.evaluations or model.evaluations}
+        if protocol.task == "separate"
+        else {"steps": section.steps}
+    )
     system = of_model(model, steps=section.steps, evaluations=section.evaluations)
     return system, {"weights": digest, "precision": model.precision, **spent}
 
@@ -165,11 +170,14 @@ def _coherence(device: str) -> Any:
 
 
 def _brought(made: Audio, truth: Audio) -> Audio:
-    """An answer at its own rate and channels -> those of the truth."""
-    from stemwise.signals import stereo_back
-
-    data = stereo_back(made.data[0], made.rate, truth.rate, truth.frames, truth.data.shape[2])
-    return Audio(made.names, data[None], truth.rate)
+    """An answer at its own rate, length and channels -> those of the truth."""
+    channels = truth.data.shape[2]
+    data = made.data[0]
+    if data.shape[1] != channels:
+        data = data.mean(1, keepdim=True).expand(-1, channels, -1)
+    flat = resample(data.flatten(0, 1).contiguous().numpy(), made.rate, truth.rate)
+    stems = torch.from_numpy(flat).view(len(made), channels, -1)
+    return Audio(made.names, cut(stems, 0, truth.frames)[None], truth.rate)
 
 
 def _is_outputs(path: Path) -> bool:
