@@ -1,11 +1,13 @@
-"""`stemwise songs`: data sets. `make` writes synthetic songs, `verify` reads every file of a folder of songs."""
+"""`stemwise songs`: data sets. `make` writes synthetic songs, `verify` and `stats` look at any, `pack` makes shards."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +15,10 @@ from stemwise.commands import options as o
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.commands.packing import pack
 
-app = typer.Typer(help="Data sets: make synthetic songs, verify folders of songs.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: make synthetic songs, verify, describe and pack any data set.", no_args_is_help=True)
 app.command()(pack)
+#: Problems of a kind that are printed; --json has them all.
+SHOWN = 10
 
 
 class Fonts(StrEnum):
@@ -58,27 +62,95 @@ def make(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A folder with one sub-folder a song.")],
+    folder: Annotated[Path, typer.Argument(help="A data set as downloaded, a folder of songs, shards, or a CSV file.")],
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Read every file of a folder of songs to its end and say what is wrong; exit code 1 if a song cannot be used."""
-    from stemwise.songs import verify as examine
+    """Recognise a data set, read every file of it to its end, and say what is wrong; exit code 1 if training would break."""
+    from stemwise.songs.verification import KINDS
+    from stemwise.songs.verification import verify as examine
 
     voice = Voice(quiet, as_json=as_json)
-    report = examine(folder)
-    voice.say(f"{folder}: {report.songs} songs, {report.hours:.2f} h; {_counts(report.stems)}")
-    for kind in ("corrupt", "unequal", "silent", "gaps"):
-        for problem in getattr(report, kind):
-            line = f"{kind}: {problem.name}: {problem.reason}"
-            if kind == "corrupt":
-                complain(line)
-            else:
-                voice.say(line)
-    voice.say("every song can be used" if report.ok else "not every song can be used")
+    with _listening(voice, "verify") as progress:
+        report = examine(folder, progress)
+    voice.say(f"{folder}: {report.layout}, {_amount(report.songs, report.hours, report.midi)}")
+    counts: dict[str, Mapping[Any, int]] = {
+        "stems": report.stems,
+        "Hz": report.rates,
+        "channels": report.channels,
+        "splits": report.splits,
+    }
+    for name, counted in counts.items():
+        if counted:
+            voice.say(f"{name}: {_counts(counted)}")
+    if report.missing:
+        voice.say(f"without the stem (silent in training): {_counts(report.missing)}")
+    for kind in KINDS:
+        problems = getattr(report, kind)
+        tell = complain if kind == "corrupt" else voice.say
+        for problem in problems[:SHOWN]:
+            tell(f"{kind}: {problem.name}: {problem.reason}")
+        if len(problems) > SHOWN:
+            tell(f"{kind}: and {len(problems) - SHOWN} more; --json lists them all")
+    voice.say(
+        "every song can be used" if report.ok else f"not every song can be used: {len(report.corrupt)} problem(s)"
+    )
     voice.hand_over(report.to_dict())
     raise typer.Exit(Code.OK if report.ok else Code.FAILED)
 
 
-def _counts(stems: dict[str, int]) -> str:
-    return ", ".join(f"{name} in {count}" for name, count in stems.items())
+@app.command()
+def stats(
+    folder: Annotated[Path, typer.Argument(help="A data set as downloaded, a folder of songs, shards, or a CSV file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A picture of it all (.png, .svg, .pdf).", show_default=False)
+    ] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Lengths of the songs, how much each stem plays and how loud, from 16 windows of a second in every song."""
+    from stemwise.songs import statistics
+
+    voice = Voice(quiet, as_json=as_json)
+    if out is not None:
+        statistics.check_picture(out)
+    with _listening(voice, "stats") as progress:
+        found = statistics.measure(folder, progress)
+    document = found.to_dict()
+    voice.say(f"{folder}: {found.layout}, {_amount(document['songs'], document['hours'], 0)}")
+    voice.say(f"{'stem':<24}{'songs':>7}{'plays %':>9}{'level dB':>10}   (medians)")
+    for name, stem in document["stems"].items():
+        plays, level = stem["activity"][1], stem["level_db"]
+        voice.say(f"{name:<24}{stem['songs']:>7}{100 * plays:>9.0f}{level[1] if level else float('nan'):>10.1f}")
+    for problem in found.problems[:SHOWN]:
+        complain(f"unreadable: {problem.name}: {problem.reason}")
+    if len(found.problems) > SHOWN:
+        complain(f"unreadable: and {len(found.problems) - SHOWN} more; --json lists them all")
+    if out is not None:
+        statistics.draw(found, out)
+        voice.say(f"{out} is written")
+    voice.hand_over(document)
+
+
+@contextmanager
+def _listening(voice: Voice, label: str) -> Iterator[Callable[[float, float], None]]:
+    """Progress in seconds of audio, for what reads songs one after the other."""
+    from stemwise.longform import Progress
+
+    started = time.monotonic()
+    with voice.progress(label) as show:
+
+        def tell(done: float, total: float) -> None:
+            share = done / total if total else 1.0
+            left = (time.monotonic() - started) * (1 / share - 1) if share else 0.0
+            show(Progress(done, total, left, share, label))
+
+        yield tell
+
+
+def _amount(songs: int, hours: float, midi: int) -> str:
+    return f"{midi} MIDI files" if midi and not songs else f"{songs} songs, {hours:.2f} h"
+
+
+def _counts(counted: Mapping[Any, int]) -> str:
+    return ", ".join(f"{name} in {count}" for name, count in counted.items())

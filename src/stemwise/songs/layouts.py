@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stemwise.errors import SongError
-from stemwise.songs import cocochorales, jamendo, lakh, moisesdb, musdb, slakh
+from stemwise.songs import cocochorales, jamendo, lakh, moisesdb, musdb, shards, slakh
 from stemwise.songs.folder import recognises_stem_folders, scan, scan_stem_folders, scan_table
 from stemwise.songs.scanning import SUFFIXES, Scan, sample, usable
 from stemwise.songs.song import Song
@@ -24,19 +24,9 @@ class Layout:
     scan: Callable[[Path], Scan]
 
 
-def _packed(places: list[Path]) -> bool:
-    return any(place.name == "index.json" for place in places) and any(place.suffix == ".tar" for place in places)
-
-
-def _scan_packed(path: Path) -> Scan:
-    from stemwise.songs import shards
-
-    return shards.scan(path)
-
-
 #: In the order in which they are tried: what names itself first, what could be anything last.
 LAYOUTS = (
-    Layout("shards", _packed, _scan_packed),
+    Layout(shards.LAYOUT, lambda places: Path(shards.INDEX) in places, shards.scan),
     Layout(slakh.LAYOUT, slakh.recognises, slakh.scan),
     Layout(moisesdb.LAYOUT, moisesdb.recognises, moisesdb.scan),
     Layout(cocochorales.LAYOUT, cocochorales.recognises, cocochorales.scan),
