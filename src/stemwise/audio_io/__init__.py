@@ -7,7 +7,7 @@ remedy.
 
 from __future__ import annotations
 
-from stemwise.audio_io.folders import Existing, output_folder
+from stemwise.audio_io.folders import Existing, output_folder, refuse_existing
 from stemwise.audio_io.reading import (
     AUDIO_SUFFIXES,
     MAX_CHANNELS,
@@ -40,6 +40,7 @@ __all__ = [
     "output_folder",
     "probe",
     "read_audio",
+    "refuse_existing",
     "resample",
     "resample_blocks",
     "resampled_frames",

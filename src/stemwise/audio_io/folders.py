@@ -30,7 +30,7 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
     """
     target = Path(os.path.abspath(target))
     if existing is Existing.REFUSE:
-        _refuse_existing(target)
+        refuse_existing(target)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
     try:
         yield partial
         if existing is Existing.REFUSE:
-            _refuse_existing(target)
+            refuse_existing(target)
         _put(partial, target)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -53,7 +53,8 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
         raise
 
 
-def _refuse_existing(target: Path) -> None:
+def refuse_existing(target: Path) -> None:
+    """Raise AudioFileError where there is something already; an empty folder is nothing."""
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists() or target.is_symlink():

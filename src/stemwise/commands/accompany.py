@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
+from stemwise.commands.ranking import Contest, Rank, Ranking, by_coherence, by_energy, hold
 
 if TYPE_CHECKING:
+    from stemwise.longform import ProgressCallback
     from stemwise.model import Model
+    from stemwise.stems import Audio
 
 
 def accompany(
@@ -22,6 +25,7 @@ def accompany(
     candidates: Annotated[
         int, typer.Option("-n", "--candidates", min=1, help="How many takes to choose from: seeds SEED, SEED + 1, ...")
     ] = 1,
+    rank: Ranking = None,
     seed: o.Seed = 0,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the output folder (the first file's).", show_default=False)
@@ -44,7 +48,8 @@ def accompany(
 ) -> None:
     """Make stems for what was played.
 
-    What was given is kept bit for bit. Output: accompanied/band/NAME, with take-1, take-2, ... for several candidates.
+    What was given is kept bit for bit. Output: accompanied/band/NAME, with take-1, take-2, ... for several candidates;
+    with --rank take-1 is the best.
     """
     from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
@@ -60,20 +65,30 @@ def accompany(
     played, source = heard(given, loaded, wanted)
     wanted = wanted or tuple(stem for stem in loaded.stems if stem not in played)
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
+    parameters: dict[str, Any] = {"want": list(wanted), "given": list(played), "steps": steps}
     base = name or (source.resolve().name if source.is_dir() else source.stem)
 
+    def play(number: int, progress: ProgressCallback) -> Audio:
+        return loaded.accompany(played, wanted, seed=number, steps=steps, progress=progress)
+
     def take(item: Item) -> Outcome:
-        number = numbers[item.track]
-        parameters = {"want": list(wanted), "given": list(played), "steps": steps}
-        made = Made("accompany", loaded.name, played, seed + number, parameters)
+        number = seed + numbers[item.track]
+        made = Made("accompany", loaded.name, played, number, parameters)
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
             with voice.progress(item.track) as progress:
-                audio = loaded.accompany(played, wanted, seed=seed + number, steps=steps, progress=progress)
+                audio = play(number, progress)
             return put_audio(folder, audio, how)
 
         return produce(item, place, made, make)
 
+    if rank is not None:
+        judge = by_energy(wanted) if rank is Rank.ENERGY else by_coherence(tuple(played), wanted, device)
+        ranked = {**parameters, "rank": str(rank), "candidates": candidates, "first_seed": seed}
+        seeds = range(seed, seed + candidates)
+        contest = Contest(source, base, seeds, play, judge, Made("accompany", loaded.name, played, seed, ranked))
+        outcomes = hold(contest, place, voice, lambda outcome: tell(voice, outcome))
+        raise typer.Exit(conclude(voice, "accompany", outcomes))
     numbers = {f"{base}/take-{n + 1}": n for n in range(candidates)} if candidates > 1 else {base: 0}
     items = [Item(source, track) for track in numbers]
     outcomes = work_through(items, take, lambda outcome: tell(voice, outcome))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
+from stemwise.commands.ranking import Contest, Rank, Ranking, by_coherence, by_energy, hold
+
+if TYPE_CHECKING:
+    from stemwise.longform import ProgressCallback
+    from stemwise.stems import Audio
 
 
 def generate(
     seconds: Annotated[float, typer.Option("--seconds", help="How long.")] = 20.0,
     seed: o.Seed = 0,
     count: Annotated[int, typer.Option("--count", min=1, help="How many pieces: seeds SEED, SEED + 1, ...")] = 1,
+    rank: Ranking = None,
     stems: Annotated[
         str | None, typer.Option("--stems", help="Only these, e.g. bass,drums.", show_default=False)
     ] = None,
@@ -39,11 +45,13 @@ def generate(
 ) -> None:
     """Generate stems that belong together, and their mix.
 
-    Output: generated/band/seed-7/{bass,...,mix}.wav and manifest.json.
+    Output: generated/band/seed-7/{bass,...,mix}.wav and manifest.json; with --count and --rank seed-7/take-1, take-2,
+    ..., best one first.
     """
     from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
+    from stemwise.errors import QueryError
     from stemwise.loading import load
     from stemwise.outputs import Made
     from stemwise.stems import known_names
@@ -54,18 +62,32 @@ def generate(
     wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
 
+    parameters: dict[str, Any] = {"seconds": seconds, "steps": steps, "stems": list(wanted)}
+
+    def play(number: int, progress: ProgressCallback) -> Audio:
+        return loaded.generate(seconds, stems=wanted, seed=number, steps=steps, progress=progress)
+
     def piece(item: Item) -> Outcome:
         number = numbers[item.track]
-        made = Made("generate", loaded.name, {}, number, {"seconds": seconds, "steps": steps, "stems": list(wanted)})
+        made = Made("generate", loaded.name, {}, number, parameters)
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
             with voice.progress(item.track) as progress:
-                audio = loaded.generate(seconds, stems=wanted, seed=number, steps=steps, progress=progress)
+                audio = play(number, progress)
             return put_audio(folder, audio, how)
 
         return produce(item, place, made, make)
 
     seeds = range(seed, seed + count)
+    if rank is not None:
+        if rank is Rank.COHERENCE and len(wanted) < 2:
+            raise QueryError("--rank coherence asks how stems fit together; it needs at least two")
+        judge = by_energy(wanted) if rank is Rank.ENERGY else by_coherence((), wanted, device)
+        ranked = {**parameters, "rank": str(rank), "candidates": count, "first_seed": seed}
+        base, source = name or f"seed-{seed}", Path(f"seed {seed}")
+        contest = Contest(source, base, seeds, play, judge, Made("generate", loaded.name, {}, seed, ranked))
+        outcomes = hold(contest, place, voice, lambda outcome: tell(voice, outcome))
+        raise typer.Exit(conclude(voice, "generate", outcomes))
     numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in seeds}
     items = [Item(Path(f"seed {n}"), track) for track, n in numbers.items()]
     outcomes = work_through(items, piece, lambda outcome: tell(voice, outcome))

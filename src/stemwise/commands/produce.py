@@ -78,7 +78,7 @@ def produce(item: Item, place: Place, made: Made, make: Make) -> Outcome:
         files, facts = make(partial)
         elapsed = time.monotonic() - started
         renamed = {stem: _rename(file, partial / place.file(item.track, stem)) for stem, file in files.items()}
-        done = replace(made, facts={**facts, "elapsed_seconds": round(elapsed, 3)})
+        done = replace(made, facts={"elapsed_seconds": round(elapsed, 3), **facts})
         manifest = finish(partial, done, renamed, place.how)
     return Outcome(item, "done", target, manifest=manifest)
 

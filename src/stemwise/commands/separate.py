@@ -151,6 +151,9 @@ def tell(voice: Voice, outcome: Outcome) -> None:
             figures.append(f"{facts['unassigned_energy_share']:.1%} of the energy not assigned by the model itself")
         if facts.get("gain_db"):
             figures.append(f"common gain {facts['gain_db']:.2f} dB")
+        if "rank" in facts:
+            worth = "unknown" if facts["worth"] is None else f"{facts['worth']:.2f}"
+            figures.append(f"seed {facts['seed']}, {facts['parameters']['rank']} {worth}")
         elapsed = facts["elapsed_seconds"]
         speed = facts["seconds"] / max(elapsed, 1e-9)
         figures.append(f"{facts['seconds']:.1f} s of audio in {elapsed:.1f} s ({speed:.1f} times real time)")
