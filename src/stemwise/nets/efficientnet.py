@@ -1,9 +1,10 @@
 """EfficientNet-B0 (Tan and Le 2019) over spectrograms: the network of transformers, mended for training.
 
-Its paddings are those of an image of 224 pixels, whatever the size of the input, as in the TensorFlow original's most
-used port, so published audio encoders built on that port keep their numbers. For training three things are put right:
-its batch norms keep 1 % or 10 % of their running mean where 99 % were meant, its residual branches lose single values
-where whole branches were meant (stochastic depth), and its convolutions start much smaller than torch's.
+Its paddings are those of an image of 224 pixels, whatever the size of the input, as in the most used port to PyTorch,
+so published audio encoders built on that port keep their numbers. For training three things are put right: its batch
+norms keep 1 % or 10 % of their running mean where 99 % were meant; its residual branches lose single values where whole
+branches were meant (stochastic depth); and its batch norms start with gains near 0 instead of 1, so that layer by layer
+the signal dies out.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class EfficientNet(nn.Module):
         config = EfficientNetConfig(
             num_channels=channels,
             image_size=224,
-            width_coefficient=scale,
+            width_coefficient=float(scale),
             depth_coefficient=1.0,
             hidden_dim=self.outputs,
             batch_norm_eps=1e-3,
@@ -49,7 +50,7 @@ class EfficientNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = _MOMENTUM
-            elif isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.BatchNorm2d | nn.Conv2d):
                 module.reset_parameters()
         for block in self.blocks:
             block.projection.dropout = StochasticDepth(block.projection.dropout.p)
