@@ -15,10 +15,23 @@ import typer
 from typer.core import TyperGroup
 
 from stemwise import __version__, errors
-from stemwise.commands import accompany, describe, edit, generate, separate, songs, training
+from stemwise.commands import (
+    accompany,
+    convert,
+    describe,
+    edit,
+    evaluate,
+    fad,
+    generate,
+    score,
+    separate,
+    songs,
+    training,
+)
 
 #: Package that is missing -> the extra that brings it.
-EXTRAS = {"lightning": "train", "tensorboard": "train", "symusic": "midi", "scipy": "eval", "av": "av"}
+EXTRAS = {"lightning": "train", "tensorboard": "train", "symusic": "midi", "scipy": "eval", "av": "av",
+          "librosa": "eval", "matplotlib": "eval", "torchmetrics": "eval", "platformdirs": "eval"}  # fmt: skip
 _UNAVAILABLE = (errors.ModelError,)
 _USAGE = (errors.QueryError, errors.RecipeError)
 
@@ -66,10 +79,15 @@ app.command()(separate.separate)
 app.command()(generate.generate)
 app.command()(accompany.accompany)
 app.command()(edit.edit)
+app.command()(score.score)
+app.command()(fad.fad)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.compare)
 app.command()(describe.info)
 app.command()(describe.doctor)
 app.command()(training.train)
 app.command()(training.export)
+app.command()(convert.convert)
 app.add_typer(songs.app, name="songs")
 
 

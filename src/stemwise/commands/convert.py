@@ -18,14 +18,20 @@ class System(StrEnum):
     """Whose weights: the one table of what can be converted, name -> function of `stemwise.convert`."""
 
     cocola = "cocola"
+    vggish = "vggish"
+    msdm = "msdm"
 
 
-_CONVERTERS = {System.cocola: ("cocola", "convert_cocola")}
+_CONVERTERS = {
+    System.cocola: ("cocola", "convert_cocola"),
+    System.vggish: ("vggish", "convert_vggish"),
+    System.msdm: ("msdm", "convert_msdm"),
+}
 
 
 def convert(
     system: Annotated[System, typer.Argument(help="Whose published weights these are.")],
-    file: Annotated[Path, typer.Argument(help="The published file.")],
+    file: Annotated[Path, typer.Argument(help="The published file, or the folder of weights that belong together.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="The model folder to write; by default beside the file, by its name.")
     ] = None,

@@ -9,7 +9,7 @@ frames than dimensions is as good as any other, and a large reference costs its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from stemwise.errors import MetricError
 from stemwise.metrics.moments import Floats, Moments, checked, dimensions_differ, too_few
+from stemwise.metrics.statistics import Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,3 +162,49 @@ def frechet_infinity(
     missed = float(np.sum((np.array(distances) - intercept - slope * inverse) ** 2))
     r2 = 1 - missed / spread if spread > 0 else 1.0
     return Extrapolation(float(intercept), float(slope), r2, tuple(sizes), tuple(distances))
+
+
+def frechet_interval(
+    reference: Gaussian, songs: Sequence[ArrayLike], *, seed: int = 0, n: int = 100, level: float = 0.95
+) -> Interval:
+    """The distance of all songs' frames together from the reference, with a bootstrap interval over songs.
+
+    Songs are drawn with replacement. Drawn sets repeat frames, so their distances lie too high as a whole; the interval is
+    therefore that of their deviations from their own mean, around the distance itself, and cut off at 0.
+
+    Args:
+        reference: fixed.
+        songs: frames (n_i, d) of each, all together two at least.
+        seed: of the draws.
+        n: draws.
+        level: share of the deviations inside the interval.
+
+    Raises:
+        MetricError: no song, frames that do not fit, or too few of them.
+    """
+    frames = [checked(song) for song in songs]
+    if not frames:
+        raise MetricError("no songs; a distance needs at least one with at least two frames")
+    value = frechet_distance(reference, Gaussian.of(np.concatenate(frames)))
+    random = np.random.default_rng(seed)
+    draws = [
+        _distance_by_eigenvalues(
+            reference, np.concatenate([frames[i] for i in random.integers(0, len(frames), len(frames))])
+        )
+        for _ in range(n if len(frames) > 1 else 0)
+    ]
+    if not draws:
+        return Interval(value, value, value, len(frames), level)
+    low, high = np.quantile(draws, ((1 - level) / 2, (1 + level) / 2)) - np.mean(draws)
+    return Interval(value, max(0.0, value + min(0.0, float(low))), value + max(0.0, float(high)), len(frames), level)
+
+
+def _distance_by_eigenvalues(reference: Gaussian, frames: Floats) -> float:
+    """The distance to about 1e-6, several times faster than exactly: enough for a spread."""
+    mean = frames.mean(0)
+    centred = (frames - mean) / np.sqrt(max(1, len(frames) - 1))
+    seen = centred @ reference.root.T
+    gram = seen.T @ seen if len(seen) > seen.shape[1] else seen @ seen.T
+    overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0)).sum()
+    shift = np.sum((reference.mean - mean) ** 2)
+    return float(shift + np.sum(reference.root**2) + np.sum(centred**2) - 2 * overlap)
