@@ -319,16 +319,15 @@ def _score(
     encoder: Encoder, heard: Heard, context: Part, made: Part, direction: Direction, seconds: float
 ) -> Score | None:
     found = curve(encoder, heard, context, made, direction)
-    means = {part: _over_stretches(found.starts, values, found.window) for part, values in found.scores.items()}
+    means = {part: _interval(found.stretches(values)) for part, values in found.scores.items()}
     both = means["both"]
     if both is None:
         return None
-    chances = np.isfinite(found.chances)
     return Score(
         both,
         means.get("harmonic"),
         means.get("percussive"),
-        _over_stretches(found.starts[chances], found.chances[chances], found.window),
+        _interval(found.stretches(found.chances)),
         found.coverage,
         seconds,
         tuple(map(float, found.starts)),
@@ -337,15 +336,11 @@ def _score(
 
 
 def _mean(found: Curve) -> Interval | None:
-    return _over_stretches(found.starts, found.scores["both"], found.window)
+    return _interval(found.stretches(found.scores["both"]))
 
 
-def _over_stretches(starts: NDArray[np.float64], values: NDArray[np.float64], window: float) -> Interval | None:
-    """Windows that start in the same stretch share sound, so they are averaged before the bootstrap."""
-    if not len(values):
-        return None
-    _, stretch = np.unique(starts // window, return_inverse=True)
-    return bootstrap(np.bincount(stretch, values) / np.bincount(stretch))
+def _interval(values: NDArray[np.float64]) -> Interval | None:
+    return bootstrap(values) if len(values) else None
 
 
 def _longest(signals: Mapping[str, Signal], rate: int | None) -> float:

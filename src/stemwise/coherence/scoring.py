@@ -110,6 +110,15 @@ class Curve:
         """Share of the song's windows that were scored."""
         return len(self.starts) / self.total if self.total else 0.0
 
+    def stretches(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The means of one value a window over those that start within the same `window` seconds and so share sound.
+
+        Windows whose value is not a number are left out, and stretches without any.
+        """
+        there = np.isfinite(values)
+        _, stretch = np.unique(self.starts[there] // self.window, return_inverse=True)
+        return np.bincount(stretch, values[there]) / np.bincount(stretch)
+
 
 def hear(
     encoder: Encoder, names: Sequence[str], windows: Iterable[tuple[int, NDArray[np.float32]]], rows: Iterable[Part]
