@@ -29,7 +29,7 @@ def edit(
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/SONG-EDIT.")] = o.EDITED,
     device: o.Device = "auto",
     steps: o.Steps = 24,
-    evaluations: o.Evaluations = 1,
+    evaluations: o.Evaluations = None,
     filename: o.Template = "{track}/{stem}.{ext}",
     mp3: o.Mp3 = False,
     mp3_bitrate: o.Bitrate = None,
@@ -65,11 +65,12 @@ def edit(
     if not verbs and seconds is None:
         raise QueryError("nothing to edit; give --remove, --extract or --replace with stems, or --span START:END")
     loaded = load(model, device)
+    spent = evaluations or loaded.evaluations
     for names in asked.values():
         known_names(names, loaded.stems, f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
     parameters: dict[str, Any] = {verb: list(names) for verb, names in asked.items() if names}
-    parameters |= {"span": list(seconds) if seconds else None, "steps": steps, "evaluations": evaluations}
+    parameters |= {"span": list(seconds) if seconds else None, "steps": steps, "evaluations": spent}
     label = _label(asked, seconds)
 
     def work(item: Item) -> Outcome:
@@ -87,7 +88,7 @@ def edit(
                     span=seconds,
                     seed=seed,
                     steps=steps,
-                    evaluations=evaluations,
+                    evaluations=spent,
                     progress=progress,
                 )
             return put_audio(folder, audio, how)

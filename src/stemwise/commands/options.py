@@ -18,7 +18,12 @@ LongModelName = Annotated[str, typer.Option("--model", help="A bundled model's n
 Device = Annotated[str, typer.Option("-d", "--device", help="auto, cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result on the same machine.")]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps: more is slower and often better.")]
-Evaluations = Annotated[int, typer.Option("--evaluations", min=1, help="Network evaluations a window when separating.")]
+Evaluations = Annotated[
+    int | None,
+    typer.Option(
+        "--evaluations", min=1, help="Network evaluations a window when separating; the model's own.", show_default=False
+    ),
+]
 Template = Annotated[
     str,
     typer.Option("--filename", help="Below OUT/MODEL: folders with {track}, then a name with {stem} and {ext}."),

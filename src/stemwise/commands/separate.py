@@ -37,7 +37,7 @@ def separate(
     int16: o.Int16 = False,
     int24: o.Int24 = False,
     float32: o.Float32 = False,
-    evaluations: o.Evaluations = 1,
+    evaluations: o.Evaluations = None,
     skip_existing: o.SkipExisting = False,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
@@ -66,7 +66,7 @@ def separate(
     voice.detail(
         f"model {loaded.name} on {loaded.device}, {loaded.rate} Hz, {loaded.window / loaded.rate:.1f} s windows"
     )
-    job = _Job(loaded, place, wanted, one[0] if one else None, evaluations, voice)
+    job = _Job(loaded, place, wanted, one[0] if one else None, evaluations or loaded.evaluations, voice)
     outcomes = work_through(find(inputs, loaded.stems), job.work, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "separate", outcomes))
 

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from stemwise.diffusion import Denoiser, Edm, clamped, log_normal, squared_error
+from stemwise.diffusion import Denoiser, Edm, NoiseSource, clamped, log_normal, squared_error
+from stemwise.diffusion.denoisers import Net
+from stemwise.errors import ModelError
 from stemwise.nets.unet1d import UNet1d, UNet1dConfig, lower
 
 Rule = Literal["euler", "heun", "dpmpp_2m", "dpm2_ancestral", "ancestral"]
@@ -89,8 +91,9 @@ class Msdm(nn.Module):
     def __init__(self, config: MsdmConfig) -> None:
         super().__init__()
         if config.net.sources != len(config.stems):
-            raise ValueError(
-                f"a network of {config.net.sources} source(s) is no joint prior of {len(config.stems)} stems"
+            raise ModelError(
+                f"net.sources is {config.net.sources}, expected {len(config.stems)}: a joint prior is one network of all "
+                f"stems ({', '.join(config.stems)}); for a network for each stem use the type msdm-weak"
             )
         self.config = config
         self.net = UNet1d(config.net)
@@ -101,7 +104,8 @@ class Msdm(nn.Module):
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """The published training loss of stems (B, stem, channel, time); channels are averaged to mono."""
-        return _loss(self, batch.mean(2), self.config, generator)
+        clean = batch.mean(2)
+        return denoising_loss(self, self.config, clean, noise_from(generator, clean.device))
 
     def lower(self, dtype: torch.dtype) -> None:
         """Evaluate the network in another type from now on."""
@@ -114,7 +118,9 @@ class WeakMsdm(nn.Module):
     def __init__(self, config: MsdmConfig) -> None:
         super().__init__()
         if config.net.sources != 1:
-            raise ValueError(f"independent priors have networks of 1 source, not {config.net.sources}")
+            raise ModelError(
+                f"net.sources is {config.net.sources}, expected 1: the type msdm-weak has a network for each stem"
+            )
         self.config = config
         self.nets = nn.ModuleList(UNet1d(config.net) for _ in config.stems)
         self._stacked: dict[str, Tensor] = {}
@@ -128,9 +134,9 @@ class WeakMsdm(nn.Module):
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """As `Msdm.loss`; every stem of every window at a noise level of its own."""
-        mono = batch.mean(2)
-        parts = zip(self._networks(), mono.split(1, dim=1))
-        losses = [_loss(_denoiser(net, self.config), stem, self.config, generator) for net, stem in parts]
+        clean = batch.mean(2)
+        source, parts = noise_from(generator, clean.device), zip(self._networks(), clean.split(1, dim=1))
+        losses = [denoising_loss(_denoiser(net, self.config), self.config, stem, source) for net, stem in parts]
         return torch.stack(losses).mean()
 
     def lower(self, dtype: torch.dtype) -> None:
@@ -165,19 +171,23 @@ class WeakMsdm(nn.Module):
         return self._stacked
 
 
-def _denoiser(net: nn.Module, config: MsdmConfig) -> Denoiser:
+def _denoiser(net: Net, config: MsdmConfig) -> Denoiser:
     return clamped(Edm(net, config.sigma_data))
 
 
-def _loss(denoiser: Denoiser, clean: Tensor, config: MsdmConfig, generator: torch.Generator) -> Tensor:
-    """Mean over the batch of the EDM-weighted squared error, one noise level for each item (Karras et al. 2022)."""
+def denoising_loss(denoiser: Denoiser, config: MsdmConfig, clean: Tensor, source: NoiseSource) -> Tensor:
+    """Mean over the batch (B, stem, time) of the EDM-weighted squared error, a noise level for each item.
 
-    def source(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=generator, device=generator.device).to(clean.device)
-
+    Draws from `source`: the levels (B,), then the noise (Karras et al. 2022, table 1).
+    """
     sigma = log_normal(source, clean.shape[:1], config.sigma_mean, config.sigma_std)
     weight = Edm(nn.Identity(), config.sigma_data).weight(sigma)
     return (weight * squared_error(denoiser, clean, sigma, source(clean.shape))).mean()
+
+
+def noise_from(generator: torch.Generator, device: torch.device) -> NoiseSource:
+    """Standard normal noise of a generator, on another device."""
+    return lambda shape: torch.randn(shape, generator=generator, device=generator.device).to(device)
 
 
 def trained_up_to(config: MsdmConfig) -> float:

@@ -1,0 +1,252 @@
+"""The published checkpoints of MSDM and weakly supervised MSDM (arXiv 2302.02257) -> a model folder.
+
+They are Lightning files: pickles that hold the network twice, under two names, and an instance of one class of the
+library that it was trained with. The class is not needed: the file is read without executing anything, an empty
+stand-in takes the place of that name and of no other.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stemwise import checkpoint
+from stemwise.errors import ModelError
+from stemwise.nets.unet1d import UNet1dConfig
+from stemwise.systems.msdm import Msdm, MsdmConfig, WeakMsdm
+
+STEMS = ("bass", "drums", "guitar", "piano")
+"""The order in which the published joint networks have their sources."""
+
+RUNS = {"laced-dream-329": "bass", "ancient-voice-289": "drums", "honest-fog-332": "guitar", "ruby-dew-290": "piano"}
+"""The published weakly supervised networks, by the name of their training run."""
+
+_PREFIXES = ("model.unet.", "model.diffusion.net.")
+_CLASS = "audio_diffusion_pytorch.diffusion.LogNormalDistribution"
+
+#: Names of our network <- names of the published one, applied one after the other.
+_NAMES = (
+    (r"^to_time\.0\.0\.weights$", "time.frequencies"),
+    (r"^to_time\.0\.1\.", "time.layers.0."),
+    (r"^to_mapping\.0\.", "time.layers.1."),
+    (r"^to_mapping\.2\.", "time.layers.2."),
+    (r"^to_in\.module_list\.0\.block\.", "read."),
+    (r"^to_out\.module_list\.0\.block\.", "write."),
+    (r"^(down|up)samples\.(\d+)\.(?:down|up)sample\.", r"\1.\2.resample."),
+    (r"^(down|up)samples\.", r"\1."),
+    (r"^bottleneck\.pre_block\.", "before."),
+    (r"^bottleneck\.post_block\.", "after."),
+    (r"^bottleneck\.attention\.", "middle."),
+    (r"\.block1\.groupnorm\.", ".first_norm."),
+    (r"\.block1\.project\.", ".first."),
+    (r"\.block2\.groupnorm\.", ".second_norm."),
+    (r"\.block2\.project\.", ".second."),
+    (r"\.to_scale_shift\.to_scale_shift\.1\.", ".film."),
+    (r"\.fn\.norm\.g$", ".norm.gain"),
+    (r"\.fn\.to_q\.", ".query."),
+    (r"\.fn\.to_kv\.", ".key_value."),
+    (r"\.fn\.attention\.to_out\.0\.", ".out."),
+    (r"\.fn\.attention\.to_out\.1\.g$", ".out_norm.gain"),
+    (r"\.feed_forward\.0\.g$", ".norm.gain"),
+    (r"\.feed_forward\.1\.", ".widen."),
+    (r"\.feed_forward\.3\.g$", ".hidden_norm.gain"),
+    (r"\.feed_forward\.4\.", ".narrow."),
+    (r"\.to_out\.", ".shortcut."),
+)
+
+#: Fields of our configuration <- hyper-parameters of a checkpoint.
+_FIELDS = {
+    "sources": "in_channels", "channels": "channels", "patch": "patch_factor", "multipliers": "multipliers",
+    "factors": "factors", "blocks": "num_blocks", "attention": "attentions", "heads": "attention_heads",
+    "head_features": "attention_features", "expansion": "attention_multiplier", "groups": "resnet_groups",
+}  # fmt: skip
+
+#: What all published checkpoints have in common, and our network can do no other way.
+_EXPECTED = {
+    "patch_blocks": 1, "kernel_multiplier_downsample": 2, "use_nearest_upsample": False, "use_skip_scale": True,
+    "use_attention_bottleneck": True, "use_context_time": True, "diffusion_dynamic_threshold": 0.0,
+}  # fmt: skip
+
+
+class _LogNormal:
+    """Stands for the training noise's distribution; the reader gives it the attributes `mean` and `std`."""
+
+    mean: float
+    std: float
+
+
+def convert_msdm(file: Path, folder: Path) -> Path:
+    """Write the model folder of a joint checkpoint, or of a folder of weakly supervised ones, and return it.
+
+    In a folder every checkpoint (at any depth) must be told by its path: the stem's name, or the published run's.
+    Raises ModelError where something is missing, damaged or not as published; nothing is written then.
+    """
+    module, facts = _weak(file) if file.is_dir() else _joint(file)
+    return checkpoint.save_model(folder, module, metadata=facts)
+
+
+def _joint(file: Path) -> tuple[Msdm, dict[str, Any]]:
+    config, state, facts = read_checkpoint(file)
+    if config.sources != len(STEMS):
+        raise ModelError(
+            f"{file}: a network of {config.sources} source(s), expected {len(STEMS)} ({', '.join(STEMS)}, at 22050 Hz); "
+            "weakly supervised networks, of one source each, are converted together: give the folder that holds them, "
+            "the files named by their stems"
+        )
+    with torch.device("meta"):
+        module = Msdm(_config(config, STEMS, facts))
+    module.net.load_state_dict(read_state(module.net, state, str(file)), assign=True)
+    return module, {"converted_from": file.name, **facts}
+
+
+def _weak(folder: Path) -> tuple[WeakMsdm, dict[str, Any]]:
+    files = _by_stem(folder)
+    read = {stem: read_checkpoint(file) for stem, file in files.items()}
+    first = next(iter(files))
+    config, _, facts = read[first]
+    if config.sources != 1:
+        raise ModelError(
+            f"{files[first]}: a network of {config.sources} sources, expected 1; a joint checkpoint is converted alone"
+        )
+    for stem, (other, _, _) in read.items():
+        if other != config:
+            raise ModelError(
+                f"{files[stem]}: its configuration differs from {files[first].name}'s: {other} and {config}"
+            )
+    with torch.device("meta"):
+        module = WeakMsdm(_config(config, tuple(files), facts))
+    for net, (stem, (_, state, _)) in zip(module.nets, read.items()):
+        net.load_state_dict(read_state(net, state, str(files[stem])), assign=True)
+    return module, {"converted_from": {stem: file.name for stem, file in files.items()}, **facts}
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The checkpoints below a folder by stem, in the published order, then by name."""
+    files: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*.ckpt")):
+        parts = [part.lower() for part in (*file.relative_to(folder).parts[:-1], file.stem)]
+        stems = {RUNS[run] for run in RUNS if run in parts} | {stem for stem in STEMS for part in parts if stem in part}
+        if len(stems) != 1:
+            told = f"could be {' or '.join(sorted(stems))}" if stems else "is told by neither its name nor its folder's"
+            raise ModelError(f"{file}: its stem {told}; call it bass.ckpt, drums.ckpt, guitar.ckpt or piano.ckpt")
+        (stem,) = stems
+        if stem in files:
+            raise ModelError(f"{file}: another network of the {stem}, besides {files[stem]}; keep one")
+        files[stem] = file
+    missing = [stem for stem in STEMS if stem not in files]
+    if missing:
+        raise ModelError(f"{folder}: no checkpoint (.ckpt) of {', '.join(missing)}; found {', '.join(files) or 'none'}")
+    return {stem: files[stem] for stem in STEMS}
+
+
+def read_state(net: torch.nn.Module, state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    """A published state dict under the names and in the shapes of `net`. Raises ModelError naming what does not fit."""
+    tensors = _renamed(state, place)
+    expected = {name: tensor.shape for name, tensor in net.state_dict().items()}
+    for name, tensor in tensors.items():
+        # what differs by axes of length 1 is only spelt differently
+        if name in expected and [n for n in tensor.shape if n != 1] == [n for n in expected[name] if n != 1]:
+            tensors[name] = tensor.reshape(expected[name])
+    differences = checkpoint.differences(net, tensors)
+    if differences:
+        raise ModelError(f"{place}: not a whole MSDM checkpoint, or one of another configuration; {differences}")
+    return tensors
+
+
+def read_checkpoint(file: Path) -> tuple[UNet1dConfig, dict[str, Tensor], dict[str, Any]]:
+    """Shape, state dict as it is, and facts (epoch, step, training noise) of one file. Raises ModelError."""
+    document = _read(file)
+    settings = document.get("hyper_parameters")
+    state = document.get("state_dict")
+    if not isinstance(state, dict) or not state:
+        raise ModelError(f"{file}: holds no state_dict; give the Lightning checkpoint of a training (.ckpt)")
+    settings = dict(settings) if isinstance(settings, Mapping) else {}
+    for name, expected in _EXPECTED.items():
+        if name in settings and settings[name] != expected:
+            raise ModelError(
+                f"{file}: {name} is {settings[name]!r}, expected {expected!r} as in the published networks"
+            )
+    try:
+        config = UNet1dConfig(**{field: _plain(settings[name]) for field, name in _FIELDS.items() if name in settings})
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{file}: its hyper-parameters describe no network of this kind: {error}") from error
+    first = state.get(f"{_PREFIXES[0]}to_in.module_list.0.block.block1.project.weight")
+    if "in_channels" not in settings and first is not None:
+        config = replace(config, sources=first.shape[1])
+    noise = settings.get("diffusion_sigma_distribution")
+    facts = {
+        "epoch": document.get("epoch"),
+        "step": document.get("global_step"),
+        "sigma_data": float(settings.get("diffusion_sigma_data", 0.2)),
+        "sigma_mean": float(getattr(noise, "mean", -3.0)),
+        "sigma_std": float(getattr(noise, "std", 1.0)),
+    }
+    return config, state, facts
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ModelError(
+            f"{file}: no such file; give the .ckpt that was published, or the folder of the four weak ones"
+        )
+    try:
+        with torch.serialization.safe_globals([(_LogNormal, _CLASS)]):
+            document = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{file}: not an MSDM checkpoint: {_foreign(file)}; nothing in it was run") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(f"{file}: not a checkpoint, or cut short ({error}); download it again") from error
+    if not isinstance(document, dict):
+        raise ModelError(
+            f"{file}: holds a {type(document).__name__}; give the Lightning checkpoint of a training (.ckpt)"
+        )
+    return document
+
+
+def _foreign(file: Path) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except Exception:  # whatever a damaged file makes the reader raise
+        names = []
+    strange = [name for name in names if name != _CLASS]
+    return f"it names {', '.join(strange)}, which MSDM's do not" if strange else "it is damaged or no checkpoint"
+
+
+def _renamed(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    """Tensors under our names, the second copy left away. Raises ModelError for any that belong to neither copy."""
+    tensors: dict[str, Tensor] = {}
+    surplus = []
+    for name, tensor in state.items():
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+        if prefix is None:
+            surplus.append(name)
+            continue
+        ours = name.removeprefix(prefix)
+        for pattern, replacement in _NAMES:
+            ours = re.sub(pattern, replacement, ours)
+        tensors.setdefault(ours, tensor)
+    if surplus:
+        named = ", ".join(surplus[:5])
+        raise ModelError(
+            f"{place}: {len(surplus)} surplus tensor(s), such as {named}; expected only names that begin with "
+            f"{' or '.join(_PREFIXES)}"
+        )
+    return tensors
+
+
+def _config(net: UNet1dConfig, stems: tuple[str, ...], facts: dict[str, Any]) -> MsdmConfig:
+    """The published rate and window; a network with another step takes the nearest longer window that it can."""
+    noise = {name: facts.pop(name) for name in ("sigma_data", "sigma_mean", "sigma_std")}
+    window = -(-MsdmConfig.window // net.multiple) * net.multiple
+    return MsdmConfig(stems=stems, window=window, net=net, **noise)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
