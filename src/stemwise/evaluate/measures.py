@@ -15,7 +15,7 @@ from torch import nn
 
 from stemwise.embeddings import Embedding, load_embedding
 from stemwise.embeddings.embedding import digest
-from stemwise.errors import QueryError, ScoreError
+from stemwise.errors import ModelError, QueryError, ScoreError
 from stemwise.evaluate.metrics import LIMIT_DB, METRICS, Metric, metric
 from stemwise.evaluate.protocol import Protocol
 from stemwise.evaluate.questions import Question, Take, levels
@@ -78,7 +78,10 @@ class Ruler:
     @cached_property
     def _embeddings(self) -> Mapping[str, Embedding]:
         names = dict.fromkeys(entry.embedding for entry in self.metrics if entry.embedding)
-        return {name: load_embedding(name, self.weights.get(name), self.device) for name in names}
+        try:
+            return {name: load_embedding(name, self.weights.get(name), self.device) for name in names}
+        except ModelError as error:
+            raise ModelError(f"{error} (to evaluate: --weights NAME=FOLDER)") from error
 
     def rows(self, take: Take) -> Iterator[Row]:
         """All figures of one answer."""

@@ -178,12 +178,14 @@ def read_results(folder: Path) -> Results:
         settings = json.loads(file.read_text(encoding="utf-8"))
         if settings["format"] != FORMAT:
             raise ValueError(f"format {settings['format']!r}, this version reads {FORMAT}")
+        missing = {"label", "system", "protocol", "instruments", "songs", "unreadable"} - set(settings)
+        if missing:
+            raise ValueError(f"without {', '.join(sorted(missing))}")
         found = Results(folder, settings)
-        assert {"label", "system", "protocol", "instruments", "songs", "unreadable"} <= set(settings)
     except OSError as error:
         inner = [entry.name for entry in sorted(folder.glob("*")) if (entry / SETTINGS).is_file()]
         hint = f"; did you mean one of its folders: {', '.join(inner)}?" if inner else ""
         raise EvaluationError(f"{folder}: no results of `stemwise evaluate` ({SETTINGS} is missing){hint}") from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"{file}: not readable ({error}); was it made by another version?") from error
     return found
