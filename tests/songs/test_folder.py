@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from stemwise.errors import SongError
-from stemwise.songs import folder, scan, verify
+from stemwise.songs import folder, layouts, scan, verify
+from stemwise.songs.folder import scan_stem_folders
 
 RATE = 8000
 
@@ -65,6 +66,82 @@ def test_stem_folder_is_summed(tmp_path: Path) -> None:
     _write(tmp_path / "one" / "guitar" / "b.wav", right)
     (song,) = folder(tmp_path)
     np.testing.assert_allclose(song.read(0, 500, ("guitar",))[0], (left + right).T, atol=1e-6)
+
+
+def test_splits_and_other_folders_may_stand_above_the_songs(tmp_path: Path) -> None:
+    for place in ("train/one", "valid/one", "Test/two"):
+        _write(tmp_path / "mine" / place / "bass.wav", _noise(100))
+    _write(tmp_path / "mine" / "train" / "stacked" / "strings" / "a.wav", _noise(100))
+    _write(tmp_path / "mine" / "train" / "stacked" / "strings" / "b.wav", _noise(100))
+    found = {song.name: song.metadata.get("split") for song in layouts.songs(tmp_path / "mine")}
+    assert found == {"Test/two": "test", "train/one": "train", "train/stacked": "train", "valid/one": "validation"}
+    assert [song.name for song in layouts.songs(tmp_path)] == [f"mine/{name}" for name in found]
+    assert {song.metadata["split"] for song in layouts.songs(tmp_path / "mine" / "train")} == {"train"}
+
+
+def test_stem_folders_hold_songs_of_equal_names(tmp_path: Path) -> None:
+    for place in (
+        "Bass/Lied für Ümit.wav",
+        "drums/Lied für Ümit.flac",
+        "bass/two.wav",
+        "mixture/two.wav",
+        "no_bass/two.wav",
+    ):
+        stem, name = place.split("/")
+        _write(tmp_path / ("Bass" if stem == "bass" else stem) / name, _noise(400))
+    found = scan_stem_folders(tmp_path)
+    assert {song.name: list(song.stems) for song in found.songs} == {
+        "Lied für Ümit": ["bass", "drums"],
+        "two": ["bass"],
+    }
+    assert next(song for song in found.songs if song.name == "two").mixture == tmp_path / "mixture" / "two.wav"
+    (tmp_path / "no_bass" / "two.wav").unlink()
+    (tmp_path / "no_bass").rmdir()
+    assert layouts.scan_any(tmp_path).layout == "stem folders"
+    (tmp_path / "drums" / "Lied für Ümit.flac").write_text("text")
+    assert [problem.name for problem in layouts.scan_any(tmp_path).problems] == ["Lied für Ümit"]
+
+
+def test_table_with_songs_relative_paths_and_metadata(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav", "c.flac"):
+        _write(tmp_path / "audio" / name, _noise(300))
+    table = tmp_path / "songs.csv"
+    rows = [
+        "song,stem,path,split,style",
+        "Één,Keys,audio/a.wav,valid,jazz",
+        "Één,piano,audio/b.wav,,",
+        "Twee,bass,audio/c.flac,test,",
+        "Drie,bass,audio/d.wav,,",
+    ]
+    table.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
+    found = layouts.scan_any(table)
+    one, two = found.songs
+    assert (one.name, list(one.stems), len(one.stems["piano"])) == ("Één", ["piano"], 2)
+    assert (one.metadata, two.metadata) == ({"split": "validation", "style": "jazz"}, {"split": "test"})
+    assert [(problem.name, "d.wav is missing" in problem.reason) for problem in found.problems] == [("Drie", True)]
+
+
+def test_table_without_songs_tells_them_from_paths(tmp_path: Path) -> None:
+    for name in ("one/vocals.wav", "one/bass.wav", "bass/two.wav", "drums/two.wav"):
+        _write(tmp_path / name, _noise(300))
+    rows = ["instrum,path", "vocals,one/vocals.wav", "bass,one/bass.wav", "bass,bass/two.wav", "drums,drums/two.wav"]
+    (tmp_path / "songs.csv").write_text("\n".join(rows))
+    found = {song.name: list(song.stems) for song in layouts.songs(tmp_path / "songs.csv")}
+    assert found == {"one": ["vocals", "bass"], "two": ["bass", "drums"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it needs song, stem and path"),
+        (b"a,b\n1,2\n", "has the columns a, b"),
+        (b"stem,path\n\xff\xfe", "save it as CSV"),
+    ],
+)
+def test_unusable_tables_say_what_they_need(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "songs.csv").write_bytes(content)
+    with pytest.raises(SongError, match=reason):
+        layouts.songs(tmp_path / "songs.csv")
 
 
 def test_song_json_is_metadata_and_never_an_obstacle(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def recognises(places: list[Path]) -> bool:
 
 def scan(root: Path) -> Scan:
     """Read the headers of every track below `root`; archives that were not unpacked are problems."""
-    tracks = list(folders(root, lambda folder: _TRACK.fullmatch(folder.name) is not None, depth=4))
+    tracks = list(folders(root, lambda folder: _TRACK.fullmatch(folder.name) is not None))
     found = collect(LAYOUT, ((track.name, track) for track in tracks), lambda _, track: _song(track, root))
     there = {track.name for track in tracks}
     packed = [problem for file in sorted(root.glob("**/*.tar*")) if (problem := _packed(file, there)) is not None]

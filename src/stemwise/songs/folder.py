@@ -4,8 +4,8 @@
     bass/a song.wav  drums/a song.wav  ...                 one folder a stem, files of equal names are one song
     songs.csv with the columns song, stem, path            (or instrum, path), paths relative to the table
 
-In the first form a stem may also be a sub-folder of the song, whose files are summed. Folders called train, validation
-and test may stand above the songs.
+In the first form a stem may also be a sub-folder of the song, whose files are summed. Other folders may stand above the
+songs; train, validation and test among them are splits.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ def scan(path: Path | str) -> Scan:
         loose = any(is_audio(entry) for entry in root.iterdir())
         remedy = "its files look like the stems of one song: give its parent folder" if loose else _EXPECTED
         raise SongError(f"{root}: has no sub-folders; {remedy}")
-    if all(entry.name.lower() in SPLITS and not any(map(is_audio, entry.iterdir())) for entry in entries):
-        entries = [song for entry in entries for song in sub_folders(entry)]
+    entries = [song for entry in entries for song in _songs_in(entry)]
     named = ((entry.relative_to(root).as_posix(), entry) for entry in entries)
     return collect("folder", named, lambda name, place: song(place, name, split_above(place, root)))
 
@@ -182,6 +181,25 @@ def _named_files(path: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
                 yield canonical(entry.name), files
         elif is_audio(entry):
             yield canonical(entry.stem), (entry,)
+
+
+def _songs_in(path: Path) -> Iterator[Path]:
+    """The folder itself if it is a song, else (a split, a data set in its parent's folder) those of its sub-folders."""
+    below = [] if any(map(is_audio, path.iterdir())) else sub_folders(path)
+    stacked = any(canonical(entry.name) in STEM_NAMES for entry in below)
+    splits = not stacked and any(entry.name.lower() in SPLITS for entry in (path, *below))
+    if below and (splits or any(map(_looks_like_song, below))):
+        for entry in below:
+            yield from _songs_in(entry)
+    else:
+        yield path
+
+
+def _looks_like_song(path: Path) -> bool:
+    """Whether a folder holds files called after stems, and is not called after one itself."""
+    if canonical(path.name) in STEM_NAMES:
+        return False
+    return any(canonical(file.stem) in {*STEM_NAMES, *MIXTURES} for file in path.iterdir() if is_audio(file))
 
 
 def _metadata(path: Path) -> dict[str, Any]:

@@ -62,7 +62,12 @@ def scan_any(path: Path | str) -> Scan:
         return replace(layout.scan(root), layout=layout.name)
     if lakh.recognises(places) and not any(place.suffix.lower() in SUFFIXES for place in places):
         return lakh.scan(root)
+    if any(place.suffix.lower() in SUFFIXES for place in places):
+        return scan(root)
     packed = [place.name for place in places if place.suffix.lower() in _ARCHIVES]
-    if packed and not any(place.suffix.lower() in SUFFIXES for place in places):
+    if packed:
         raise SongError(f"{root}: has nothing but archives ({', '.join(packed[:3])}); unpack them first")
-    return scan(root)
+    raise SongError(
+        f"{root}: holds no audio. Give a folder with one sub-folder a song (bass.wav, drums.wav, ...), with one a stem, a "
+        f"CSV file, shards, or a copy of: {', '.join(layout.name for layout in LAYOUTS[1:-1])}, lakh"
+    )

@@ -64,7 +64,7 @@ def scan(root: Path) -> Scan:
     def is_song(folder: Path) -> bool:
         return (folder / "data.json").is_file() or any((folder / name).is_dir() for name in ours)
 
-    found = folders(root, is_song, depth=3)
+    found = folders(root, is_song)
     return collect(LAYOUT, ((place.name, place) for place in found), lambda _, place: _song(place, root))
 
 

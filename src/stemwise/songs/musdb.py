@@ -72,7 +72,7 @@ def scan(root: Path) -> Scan:
         require_av(compressed[0])
         named = ((file.name.removesuffix(SUFFIX), file) for file in compressed)
         return collect(LAYOUT, named, lambda name, file: _compressed(name, file, root))
-    songs = folders(root, lambda folder: any(existing(folder, stem) for stem in STEMS), depth=3)
+    songs = folders(root, lambda folder: any(existing(folder, stem) for stem in STEMS))
     return collect(LAYOUT, ((place.name, place) for place in songs), lambda name, place: _song(name, place, root))
 
 

@@ -23,6 +23,8 @@ SPLITS = {
     "train": "train", "training": "train", "valid": "validation", "validation": "validation", "val": "validation",
     "dev": "validation", "test": "test", "testing": "test", "omitted": "omitted",
 }  # fmt: skip
+#: How far below the given directory songs are looked for: a data set may lie in a folder of downloads.
+DEPTH = 6
 #: Headers are read by several threads: on network disks a scan waits far more than it computes.
 _THREADS = 8
 
@@ -157,7 +159,7 @@ def existing(folder: Path, stem: str) -> Path | None:
     return next((file for suffix in SUFFIXES if (file := folder / f"{stem}{suffix}").is_file()), None)
 
 
-def folders(root: Path, wanted: Callable[[Path], bool], depth: int) -> Iterator[Path]:
+def folders(root: Path, wanted: Callable[[Path], bool], depth: int = DEPTH) -> Iterator[Path]:
     """The folders at and below `root` (at most `depth` levels down) that are wanted, in order; not those inside them."""
     if wanted(root):
         yield root
@@ -181,20 +183,23 @@ def split_above(place: Path, root: Path) -> dict[str, str]:
     return {}
 
 
-def sample(root: Path, depth: int = 4, width: int = 12) -> list[Path]:
+def sample(root: Path, width: int = 12) -> list[Path]:
     """Some paths below `root`, relative to it: enough of a large tree to recognise its layout in milliseconds."""
     found: list[Path] = []
     level = [root]
-    for _ in range(depth):
+    for _ in range(DEPTH + 1):
         below: list[Path] = []
         for folder in level[: width * width]:
             try:
-                with os.scandir(folder) as entries:
-                    visible = [Path(entry) for entry in entries if not entry.name.startswith(".")]
+                with os.scandir(folder) as listed:
+                    entries = [entry for entry in listed if not entry.name.startswith(".")]
             except OSError:
                 continue
-            inside = [path for path in heapq.nsmallest(width * 8, visible) if path.is_dir()]
-            below += inside[:width]
-            found += heapq.nsmallest(width * 8, visible)
+            inside = {entry.path for entry in entries if entry.is_dir()}
+            below += map(Path, heapq.nsmallest(width, inside))
+            found += map(
+                Path, heapq.nsmallest(width * 8, (entry.path for entry in entries if entry.path not in inside))
+            )
+        found += below
         level = below
     return [path.relative_to(root) for path in found]

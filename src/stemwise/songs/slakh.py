@@ -62,7 +62,7 @@ def scan(root: Path) -> Scan:
     derived = [entry for entry in sub_folders(root) if _DERIVED.fullmatch(entry.name)]
     if derived:
         return _archives(root, derived)
-    tracks = folders(root, lambda folder: _TRACK.fullmatch(folder.name) is not None, depth=4)
+    tracks = folders(root, lambda folder: _TRACK.fullmatch(folder.name) is not None)
     return collect(LAYOUT, ((track.name, track) for track in tracks), lambda _, track: _song(track, root))
 
 

@@ -111,8 +111,8 @@ def draw(statistics: Statistics, picture: Path) -> None:
     figure = Figure(figsize=(12, 2.6 + 0.28 * len(names)), layout="constrained")
     durations, activity, level = figure.subplots(1, 3)
     minutes = statistics.seconds / 60
-    durations.hist(minutes, bins=min(40, max(1, len(set(minutes.round(2))))), color="0.4")
-    durations.set(xlabel="minutes", ylabel="songs", title=f"{len(minutes)} songs, {minutes.sum() / 60:.1f} h")
+    durations.hist(minutes, bins=30, range=(0, float(minutes.max())), color="0.4")
+    durations.set(xlabel="minutes", ylabel="songs", title=f"{len(minutes)} songs, {minutes.sum() / 60:.2f} h")
     shown = [statistics.stems[name] for name in names]
     labels = [f"{name} ({len(stem.activity)})" for name, stem in zip(names, shown)]
     activity.boxplot(
