@@ -14,7 +14,6 @@ from stemwise.errors import ModelError, RecipeError
 
 Count = Annotated[int, Field(ge=1)]
 Chance = Annotated[float, Field(ge=0.0, le=1.0)]
-Folders = Annotated[list[Path], BeforeValidator(lambda value: [value] if isinstance(value, str | Path) else value)]
 
 
 class Section(BaseModel):
@@ -48,17 +47,87 @@ class AugmentationSection(Section):
         return self
 
 
-class DataSection(Section):
-    """Folders of songs (relative to the working folder) and how windows are cut; `frames`: by default the model's."""
+class DataSetSection(Section):
+    """A data set: its place in any layout that `stemwise songs verify` knows, or the place alone.
 
-    train: Folders = Field(min_length=1)
-    valid: Folders = []
+    `split`: only the songs of train, validation, test, ... (published, or by a hash of their names). `stems`: 4, 5 or 6
+    (vocals, bass, drums, then guitar, then piano, and other), or new names with the old ones that are added up for
+    each; stems that such a mapping does not name go to the stem `rest`, or nowhere where that is "drop". `weight`: how
+    often its windows are drawn relative to other sets; without it, every set counts by its length.
+    """
+
+    path: Path
+    split: str | None = None
+    stems: int | dict[str, list[str]] | None = None
+    rest: str | None = None
+    weight: Annotated[float, Field(gt=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _grouping(self) -> DataSetSection:
+        if isinstance(self.stems, int) and self.stems not in (4, 5, 6):
+            raise ValueError("stems is 4, 5, 6, or a mapping such as {bass: [bass], rhythm: [drums, percussion]}")
+        if isinstance(self.stems, dict) and not self.rest:
+            raise ValueError("rest: say where stems go that `stems` does not name: rest: other, or rest: drop")
+        if isinstance(self.stems, dict):
+            olds = [old for names in self.stems.values() for old in names]
+            twice = sorted({old for old in olds if olds.count(old) > 1})
+            if twice:
+                raise ValueError(f"stems: {', '.join(twice)} would be in two stems; name each once")
+        if self.rest and not isinstance(self.stems, dict):
+            raise ValueError("rest goes with a mapping in stems")
+        return self
+
+
+class PairsSection(Section):
+    """Pairs of disjoint sub-mixes of a window, for contrastive training; see `stemwise.songs.PairOptions`."""
+
+    per_song: Count = 1
+    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+
+
+def _entries(value: Any) -> Any:
+    """A path, a mapping, or a list of both -> a list of mappings."""
+    entries = value if isinstance(value, list) else [value]
+    return [{"path": entry} if isinstance(entry, str | Path) else entry for entry in entries]
+
+
+DataSets = Annotated[list[DataSetSection], BeforeValidator(_entries)]
+
+
+class DataSection(Section):
+    """Data sets (places relative to the working folder) and how windows are cut; `frames`: by default the model's.
+
+    `channels`: by default 2, of pairs 1. With `pairs`, batches hold pairs of sub-mixes in place of stems; they are not
+    augmented. `split_seed`: of splits that are not published.
+    """
+
+    train: DataSets = Field(min_length=1)
+    valid: DataSets = []
     frames: Count | None = None
+    channels: Literal[1, 2] | None = None
     min_active: Annotated[int, Field(ge=0)] = 1
     floor_db: Annotated[float, Field(le=0.0)] = -60.0
+    split_seed: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0)] = 0
     prefetch: Count = 4
     augmentation: AugmentationSection | None = AugmentationSection()
+    pairs: PairsSection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs_are_as_they_are(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("pairs") is not None:
+            if values.get("augmentation") is not None:
+                raise ValueError("pairs are not augmented; remove augmentation, or pairs")
+            return {**values, "augmentation": None}
+        return values
+
+    @model_validator(mode="after")
+    def _weights(self) -> DataSection:
+        for name, sets in (("train", self.train), ("valid", self.valid)):
+            if len({one.weight is None for one in sets}) > 1:
+                raise ValueError(f"{name}: give every data set a weight, or none")
+        return self
 
 
 class OptimSection(Section):
@@ -201,7 +270,7 @@ def _mistake(entry: Any, root: type[Section]) -> str:
         return f"{place}: unknown key{hint}; allowed: {', '.join(allowed)}"
     if entry["type"] == "missing":
         return f"{place}: missing"
-    return f"{place}: {entry['msg']} (found {entry['input']!r})"
+    return f"{place}: {entry['msg'].removeprefix('Value error, ')} (found {entry['input']!r})"
 
 
 def _fields_at(place: Sequence[Any], root: type[Section]) -> list[str]:

@@ -5,7 +5,8 @@ A trainable is an `nn.Module` of the table in `stemwise.checkpoint`, with a `con
 
     loss(batch, generator) -> scalar Tensor, or a dict of scalars with the key "loss"
 
-where `batch` is float32 (batch, stem, channel, time) and `generator` lives on its device. A module may also have
+where `batch` is float32 (batch, stem, channel, time) and `generator` lives on its device; with `data.pairs` the stems
+are the anchor and the positive of a pair, and a batch's pairs are each other's negatives. A module may also have
 `validate(batch, generator)`, with the same kind of result, where validation should measure something else.
 
 Step i uses the windows, noise and learning rate that belong to (seed, i, process) and nothing else, so a run that was
@@ -15,7 +16,6 @@ killed anywhere continues from its last checkpoint to the same weights, bit for 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,17 +27,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stemwise import checkpoint, runs
+from stemwise import checkpoint, runs, training_data
 from stemwise.errors import RecipeError, TrainingError
 from stemwise.interruption import ignore_key_press, stop_signals
 from stemwise.optimization import Ema, optimizers, schedule
 from stemwise.recipe import Recipe
-from stemwise.songs.folder import describe, scan
-from stemwise.songs.song import Song
-from stemwise.songs.window import Augmentation, Batches, WindowOptions, Windows
+from stemwise.songs.corpus import Corpus
+from stemwise.songs.window import Batches
+from stemwise.training_data import VALIDATION_SEED, Stream
 
-#: Validation windows and noise are the same in every run, so that runs can be compared.
-VALIDATION_SEED = 20_011
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 _STEP, _VALIDATE, _INIT = 0, 1, 2  # kinds of randomness, for seeds that never meet
 
@@ -86,7 +84,7 @@ def train(
     if strategy not in STRATEGIES:
         allowed = ", ".join(STRATEGIES)
         raise RecipeError(f"strategy {strategy!r}: every device must hold the whole network; allowed: {allowed}")
-    training, validation = (_songs(folders, notice) for folders in (recipe.data.train, recipe.data.valid))
+    training, validation = training_data.read(recipe, notice)
     fabric = Fabric(
         accelerator=accelerator,
         devices=int(devices) if str(devices).isdigit() else devices,
@@ -106,7 +104,7 @@ def train(
 class _Loop:
     """State of a training between two steps."""
 
-    def __init__(self, recipe: Recipe, fabric: Any, training: list[Song], validation: list[Song]) -> None:
+    def __init__(self, recipe: Recipe, fabric: Any, training: Corpus, validation: Corpus | None) -> None:
         self.recipe, self.fabric = recipe, fabric
         torch.manual_seed(_seed(recipe.seed, _INIT))
         self.module = checkpoint.build(recipe.model.type, recipe.model.config, "model.config")
@@ -132,35 +130,22 @@ class _Loop:
             self.done, self.best, self.validation = state["step"], state["best"], state["validation"]
         self.loss = math.nan
         self.recent: list[float] = []  # losses since the last line of the log
-        options = self._options()
-        self.windows = Windows(training, options, recipe.seed)
-        still = dataclasses.replace(options, augmentation=None)
-        self.held_out = Windows(validation, still, VALIDATION_SEED) if validation else None
+        self.stream, self.held_out = training_data.streams(recipe, self.module, training, validation)
+        self.waited = 0.0  # seconds for data, since the last line of the log
 
-    def _options(self) -> WindowOptions:
-        data = self.recipe.data
-        stems, rate, window = checkpoint.shape_of(self.module)
-        return WindowOptions(
-            names=stems,
-            rate=rate,
-            frames=data.frames or window,
-            min_active=data.min_active,
-            floor_db=data.floor_db,
-            augmentation=Augmentation(**data.augmentation.model_dump()) if data.augmentation else None,
-        )
-
-    def describe(self, songs: list[Song]) -> str:
+    def describe(self, training: Corpus) -> str:
         """What is about to happen, in one line."""
         fabric = self.fabric
         return (
             f"{self.recipe.name}: {f'resumes at step {self.done}' if self.done else 'starts'}, "
             f"{self.recipe.train.steps} steps in all, {sum(p.numel() for p in self.module.parameters()):,} parameters, "
-            f"{len(songs)} songs ({sum(song.seconds for song in songs) / 3600:.1f} h), {fabric.world_size} process(es) "
+            f"{training_data.describe(self.stream, training)}, {fabric.world_size} process(es) "
             f"on {fabric.device.type}, precision {fabric._precision.precision}, run folder {self.recipe.run}"
         )
 
     def run(self, progress: Callable[[Progress], None]) -> Outcome:
-        plan, first, since = self.recipe.train, self.done, time.monotonic()
+        plan, first = self.recipe.train, self.done
+        since = logged = time.monotonic()
         lead = self.fabric.global_rank == 0
         with contextlib.ExitStack() as stack:
             asked = stack.enter_context(stop_signals())
@@ -175,9 +160,11 @@ class _Loop:
                 if self.held_out is not None and (last or self.done % plan.validate_every == 0):
                     scalars |= self._validate(self.held_out)
                 if metrics and (last or self.done % plan.log_every == 0 or "validation/loss" in scalars):
+                    now = time.monotonic()
                     mean = {"train/loss": float(np.mean(self.recent)), "windows_per_second": speed}
-                    metrics.write(self.done, scalars | mean)
+                    metrics.write(self.done, scalars | mean | {"data_wait": self.waited / (now - logged)})
                     self.recent.clear()
+                    self.waited, logged = 0.0, now
                 interrupted = self._agreed(asked.is_set())
                 if last or interrupted or self.done % plan.checkpoint_every == 0:
                     self._save()
@@ -191,14 +178,20 @@ class _Loop:
         data, plan, fabric = self.recipe.data, self.recipe.train, self.fabric
         indices = Batches(self.done, plan.steps, plan.batch, fabric.global_rank, fabric.world_size)
         loader: Any = torch.utils.data.DataLoader(
-            self.windows,
+            self.stream,
             batch_sampler=indices,
             num_workers=data.workers,
             prefetch_factor=data.prefetch if data.workers else None,
             pin_memory=fabric.device.type == "cuda",
             worker_init_fn=ignore_key_press,
         )
-        for batch in loader:
+        batches = iter(loader)
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - asked
+            if batch is None:
+                return
             yield batch.to(fabric.device, non_blocking=True)
 
     def _step(self, batch: Tensor) -> dict[str, float | Tensor]:
@@ -226,7 +219,7 @@ class _Loop:
         return {**{f"train/{name}": value for name, value in parts.items()}, "train/gradient_norm": norm, "lr": lr}
 
     @torch.no_grad()
-    def _validate(self, windows: Windows) -> dict[str, float | Tensor]:
+    def _validate(self, stream: Stream) -> dict[str, float | Tensor]:
         """Mean over the fixed validation windows with the averaged weights; keeps these when they are the best yet."""
         plan, fabric = self.recipe.train, self.fabric
         measure: Any = getattr(self.module, "validate", self.module.loss)
@@ -237,7 +230,7 @@ class _Loop:
             for number, first in enumerate(range(0, plan.validate_windows, plan.batch)):
                 if number % fabric.world_size != fabric.global_rank:
                     continue
-                rows = [windows[index] for index in range(first, min(first + plan.batch, plan.validate_windows))]
+                rows = [stream[index] for index in range(first, min(first + plan.batch, plan.validate_windows))]
                 generator = self._generator(VALIDATION_SEED, _VALIDATE, number, 0)
                 with fabric.autocast():
                     loss, parts = _loss_and_parts(measure(torch.stack(rows).to(fabric.device), generator))
@@ -309,16 +302,6 @@ def _loss_and_parts(result: Tensor | dict[str, Tensor]) -> tuple[Tensor, dict[st
     if isinstance(result, Tensor):
         return result, {}
     return result["loss"], {name: value.detach() for name, value in result.items() if name != "loss"}
-
-
-def _songs(folders: list[Path], notice: Callable[[str], None]) -> list[Song]:
-    songs: list[Song] = []
-    for path in folders:
-        scanned = scan(path)
-        if scanned.problems:
-            notice(describe(path, scanned.problems))
-        songs.extend(scanned.songs)
-    return songs
 
 
 def _precision(wanted: str, accelerator: str) -> Any:

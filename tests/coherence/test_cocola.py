@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import published
 import pytest
 import torch
 from torch import nn
 
-import published
 from stemwise.checkpoint import load_model, save_model
 from stemwise.coherence.cocola import PARTS, Cocola, CocolaConfig, PartName
 from stemwise.errors import ScoreError
@@ -54,7 +54,9 @@ def test_scores_of_signals_equal_the_published_in_every_part(model: Cocola, part
 @torch.no_grad()
 def test_silence_has_the_published_score(model: Cocola) -> None:
     silence = torch.zeros(1, model.window)
-    assert float(model.score(silence, silence)) == pytest.approx(published.facts()["silence"]["silent_silent"], abs=1e-3)
+    assert float(model.score(silence, silence)) == pytest.approx(
+        published.facts()["silence"]["silent_silent"], abs=1e-3
+    )
 
 
 @torch.no_grad()
@@ -87,7 +89,7 @@ def test_a_model_folder_keeps_the_scores(small: Cocola, tmp_path) -> None:
 
 @torch.no_grad()
 def test_cosine_is_symmetric_and_bounded() -> None:
-    model = Cocola(CocolaConfig(similarity="cosine", scale=0.25, embedding=16)).eval()
+    model = Cocola(CocolaConfig(similarity="cosine", temperature=0.2, scale=0.25, embedding=16)).eval()
     a, b = torch.randn(3, 16), torch.randn(3, 16)
     assert torch.allclose(model.similarity(a, b), model.similarity(b, a).T)
     assert torch.allclose(model.similarity(a, b).diagonal(), model.pairwise(a, b), atol=1e-5)
@@ -97,7 +99,7 @@ def test_cosine_is_symmetric_and_bounded() -> None:
 def test_what_cannot_be_scored_is_refused(small: Cocola) -> None:
     with pytest.raises(ScoreError, match=r"\(3, 16000\) and \(1, 16000\)"):
         small.score(torch.randn(3, 16_000), torch.randn(1, 16_000))
-    with pytest.raises(ScoreError, match="at least 0.3 s"):
+    with pytest.raises(ScoreError, match=r"at least 0\.3 s"):
         small.score(torch.randn(1, 2000), torch.randn(1, 2000))
 
 
@@ -112,20 +114,47 @@ def test_the_loss_is_the_cross_entropy_of_the_similarities(small: Cocola) -> Non
 
 
 @torch.no_grad()
-def test_further_signals_are_candidates_that_are_wrong(small: Cocola) -> None:
-    batch = torch.randn(3, 3, 1, 16_000)
-    more, fewer = small.validate(batch, torch.Generator()), small.validate(batch[:, :2], torch.Generator())
-    assert more["loss"] > fewer["loss"]
+def test_what_is_longer_than_the_window_gives_shifted_candidates() -> None:
+    torch.manual_seed(0)
+    model = Cocola(CocolaConfig(scale=0.25, embedding=16, seconds=1.0, dropout=0.0)).train()
+    heard: list[int] = []
+    model.features.register_forward_hook(lambda _, inputs, output: heard.append(len(inputs[0])))
+    batch = torch.randn(6, 2, 1, 24_000)
+    torch.manual_seed(1)
+    model.loss(batch, torch.Generator().manual_seed(1))
+    model.loss(batch[..., :16_000], torch.Generator().manual_seed(1))
+    model.validate(batch, torch.Generator())
+    assert heard == [6, 8, 6, 6, 6, 6]
+
+
+def test_shifted_candidates_are_windows_that_start_elsewhere(small: Cocola) -> None:
+    long = torch.arange(3.0 * (small.window + 8000)).view(3, -1)
+    (found,) = small._shifted(long, 8000, torch.Generator().manual_seed(0))
+    shifts = found[:, 0] - long[:, 4000]
+    assert found.shape == (3, small.window)
+    assert torch.equal(found - found[:, :1], torch.arange(float(small.window)).expand(3, -1))
+    assert all(400 <= abs(shift) <= 4000 for shift in shifts.tolist())
+    assert not small._shifted(long, 600, torch.Generator())
 
 
 @torch.no_grad()
 def test_context_and_part_are_heard_in_the_same_third(small: Cocola) -> None:
-    features = torch.randn(3, 2, 2, 64, 101)
-    found = small.contrast(features, torch.tensor([0, 1, 2]))
-    kept = features.clone()
-    kept[1, :, 1] = 0.0
-    kept[2, :, 0] = 0.0
-    assert torch.allclose(found["loss"], small.contrast(kept, torch.zeros(3, dtype=torch.long))["loss"], atol=1e-5)
+    contexts, made = torch.randn(2, 3, 2, 64, 101)
+    found = small.contrast(contexts, made, PARTS)
+    kept = [small.mask(x[i : i + 1], part) for x in (contexts, made) for i, part in enumerate(PARTS)]
+    assert torch.allclose(found["loss"], small.contrast(torch.cat(kept[:3]), torch.cat(kept[3:]))["loss"], atol=1e-4)
+
+
+def test_masks_are_drawn_for_each_pair_or_for_the_batch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    each = Cocola(CocolaConfig(scale=0.25, embedding=16))._draw_parts(3000, generator)
+    assert all(abs(each.count(part) / 3000 - 1 / 3) < 0.04 for part in PARTS)
+    batch = Cocola(CocolaConfig(scale=0.25, embedding=16, masks="batch"))
+    drawn = [batch._draw_parts(32, generator) for _ in range(400)]
+    assert all(len(parts) == 1 for parts in drawn)
+    assert abs(sum(parts == ["both"] for parts in drawn) / 400 - 0.5) < 0.1
+    single = Cocola(CocolaConfig(scale=0.25, embedding=16, features="mel", masks="batch"))
+    assert set(single._draw_parts(32, generator)) == {"both"}
 
 
 @torch.no_grad()

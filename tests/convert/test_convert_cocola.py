@@ -5,11 +5,11 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import published
 import pytest
 import torch
 from typer.testing import CliRunner
 
-import published
 from stemwise.checkpoint import load_model
 from stemwise.cli import app
 from stemwise.coherence.cocola import Cocola
@@ -76,7 +76,7 @@ class Foreign:
 def test_other_classes_are_refused_and_not_run(tmp_path: Path) -> None:
     file = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": Foreign()}, file)
-    with pytest.raises(ModelError, match="not a COCOLA checkpoint: it names .*nothing in it was run"):
+    with pytest.raises(ModelError, match=r"not a COCOLA checkpoint: it names .*nothing in it was run"):
         convert_cocola(file, tmp_path / "model")
 
 
@@ -92,7 +92,7 @@ def test_cut_files_are_refused(tmp_path: Path) -> None:
     content = (published.FIXTURES / "checkpoint_partial.ckpt").read_bytes()
     file = tmp_path / "file.ckpt"
     file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="cut short|damaged"):
+    with pytest.raises(ModelError, match=r"cut short|damaged"):
         convert_cocola(file, tmp_path / "model")
 
 

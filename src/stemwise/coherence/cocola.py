@@ -7,6 +7,7 @@ b) is the probability that a and not b belongs to the context, and scores of dif
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,24 +25,35 @@ PARTS: tuple[PartName, ...] = ("both", "harmonic", "percussive")
 _KEPT = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
 #: Frames below which nothing is left of the encoder's last map.
 _SHORTEST = 33
-#: Temperature of the cosine similarity, that of COLA (Saeed et al. 2021).
-_TEMPERATURE = 0.2
+#: Samples (25 ms) by which a part is shifted at least to count as out of place.
+_LEAST_SHIFT = 400
 
 
 @dataclass(frozen=True)
 class CocolaConfig:
     """What `config.json` of a COCOLA holds.
 
-    features: "hpss" (harmonic and percussive channels) or "mel" (the first version's); similarity: "bilinear", or
-    "cosine" over a temperature. `scale` is that of `EfficientNet`. `stems` stays empty: any part has a score.
+    features: "hpss" (harmonic and percussive channels) or "mel" (the first version's). similarity: "bilinear" or
+    "cosine", divided by `temperature` (bilinear: 1 as published, where it learns slowly, for a step of Adam moves it as
+    a whole; cosine: 0.2 in COLA, Saeed et al. 2021). `scale` is that of `EfficientNet`. `stems` stays empty: any part
+    has a score.
+
+    For training: `masks`, whether each "pair" is heard whole, in its harmonic or in its percussive part (a third each, as
+    published), or all of a "batch" are (half of the batches whole), so that the mask alone tells nothing; `noise`, the
+    standard deviation of noise added to what belongs to a context (1e-3 in the first version); `start`, whether the
+    bilinear form starts with normal values of 0.05 (as published) or near 0.02 times the identity.
     """
 
     features: Literal["hpss", "mel"] = "hpss"
     similarity: Literal["bilinear", "cosine"] = "bilinear"
+    temperature: float = 1.0
     scale: float = 1.0
     embedding: int = 512
     dropout: float = 0.1
     seconds: float = 5.0
+    masks: Literal["pair", "batch"] = "pair"
+    noise: float = 0.0
+    start: Literal["normal", "identity"] = "normal"
     stems: tuple[str, ...] = ()
 
     @property
@@ -68,9 +80,14 @@ class Cocola(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(self.net.outputs, config.embedding)
         self.norm = nn.LayerNorm(config.embedding)
-        self.bilinear: nn.Parameter | None = None
+        self.bilinear: nn.Linear | None = None
         if config.similarity == "bilinear":
-            self.bilinear = nn.Parameter(0.05 * torch.randn(config.embedding, config.embedding))
+            self.bilinear = nn.Linear(config.embedding, config.embedding, bias=False)
+            nn.init.normal_(
+                self.bilinear.weight, std=config.temperature * (0.05 if config.start == "normal" else 0.002)
+            )
+            if config.start == "identity":
+                self.bilinear.weight.data += 0.02 * config.temperature * torch.eye(config.embedding)
 
     @property
     def rate(self) -> int:
@@ -112,15 +129,15 @@ class Cocola(nn.Module):
     def similarity(self, context: Tensor, made: Tensor) -> Tensor:
         """Scores of every context against everything made: embeddings (n, e) and (m, e) -> (n, m)."""
         if self.bilinear is not None:
-            return context @ self.bilinear @ made.T
-        return normalize(context, dim=-1) @ normalize(made, dim=-1).T / _TEMPERATURE
+            return context @ self.bilinear(made).T / self.config.temperature
+        return normalize(context, dim=-1) @ normalize(made, dim=-1).T / self.config.temperature
 
     def pairwise(self, context: Tensor, made: Tensor) -> Tensor:
         """Scores of embeddings in pairs, (n, e) and (n, e) -> (n,): the diagonal of `similarity`."""
         _same_shape(context, made)
         if self.bilinear is not None:
-            return ((context @ self.bilinear) * made).sum(-1)
-        return (normalize(context, dim=-1) * normalize(made, dim=-1)).sum(-1) / _TEMPERATURE
+            return (context * self.bilinear(made)).sum(-1) / self.config.temperature
+        return (normalize(context, dim=-1) * normalize(made, dim=-1)).sum(-1) / self.config.temperature
 
     def score(self, context: Tensor, made: Tensor, part: PartName = "both") -> Tensor:
         """Scores of signals in pairs: (batch, time) and (batch, time) -> (batch,). Raises ScoreError if they differ."""
@@ -129,37 +146,69 @@ class Cocola(nn.Module):
         return self.pairwise(*self.embed(features).chunk(2))
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Cross-entropy of finding each context's own part, and how often it was found.
+        """Cross-entropy of finding, among all parts, the one that belongs to each context, and how often it was found.
 
-        `batch` is (pair, signal, channel, time): the context, what belongs to it, and any number of signals that do
-        not. A context's candidates are all that is not a context. With HPSS features a third of the pairs is heard
-        whole, a third only in its harmonic and a third only in its percussive part.
+        `batch` is (pair, 2, channel, time): contexts and what belongs to them. Where it is longer than the window, the
+        middle is taken, and every third pair brings one more candidate for all: its part, shifted in time by 25 ms up
+        to half of what is too long. With HPSS features the network hears the whole, only the harmonic or only the
+        percussive part of a pair, as `config.masks` says.
         """
-        choice = torch.randint(len(self.parts), (len(batch),), generator=generator, device=generator.device)
-        return self.contrast(self.hear(batch), choice.to(batch.device))
+        signals = batch.mean(2)
+        surplus = max(0, signals.shape[-1] - self.window)
+        middle = signals.narrow(-1, surplus // 2, signals.shape[-1] - surplus)
+        contexts, made = middle.unbind(1)
+        candidates = torch.cat([made, *self._shifted(signals[::3, 1], surplus, generator)])
+        if self.config.noise:
+            noise = torch.randn(candidates.shape, generator=generator, device=generator.device).to(candidates)
+            candidates = candidates + self.config.noise * noise
+        return self.contrast(self.hear(contexts), self.hear(candidates), self._draw_parts(len(batch), generator))
+
+    def _shifted(self, made: Tensor, surplus: int, generator: torch.Generator) -> list[Tensor]:
+        """Windows of (part, window + surplus) that start too early or too late; none where there is no room for it."""
+        middle = surplus // 2
+        if middle <= _LEAST_SHIFT:
+            return []
+        draws = torch.rand(2, len(made), generator=generator, device=generator.device).tolist()
+        shifts = [
+            (_LEAST_SHIFT + round(size * (middle - _LEAST_SHIFT))) * (1 if side < 0.5 else -1)
+            for size, side in zip(*draws)
+        ]
+        return [torch.stack([row.narrow(-1, middle + shift, self.window) for row, shift in zip(made, shifts)])]
+
+    def _draw_parts(self, pairs: int, generator: torch.Generator) -> list[PartName]:
+        """What `contrast` hears of each pair."""
+        choices = self.parts if self.config.masks == "pair" or len(self.parts) == 1 else ("both", *self.parts)
+        count = pairs if self.config.masks == "pair" else 1
+        drawn = torch.randint(len(choices), (count,), generator=generator, device=generator.device)
+        return [choices[i] for i in drawn.tolist()]
 
     def validate(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """`loss`, every pair heard whole."""
-        return self.contrast(self.hear(batch), torch.zeros(len(batch), dtype=torch.long, device=batch.device))
+        """`loss` without noise and shifts, every pair heard whole."""
+        surplus = max(0, batch.shape[-1] - self.window)
+        contexts, made = batch.mean(2).narrow(-1, surplus // 2, batch.shape[-1] - surplus).unbind(1)
+        return self.contrast(self.hear(contexts), self.hear(made))
 
-    def hear(self, batch: Tensor) -> Tensor:
-        """Features of (pair, signal, channel, time): (pair, signal, channel, 64, frame), always in float32."""
-        with torch.autocast(batch.device.type, enabled=False):
-            flat = self.features(batch.float().mean(2).flatten(0, 1))
-        return flat.unflatten(0, batch.shape[:2])
+    def hear(self, audio: Tensor) -> Tensor:
+        """`features` in float32, whatever the precision of the network."""
+        with torch.autocast(audio.device.type, enabled=False):
+            heard: Tensor = self.features(audio.float())
+        return heard
 
-    def contrast(self, features: Tensor, choice: Tensor) -> dict[str, Tensor]:
-        """`loss` of features as `hear` gives them; `choice` (pair,) says which of `parts` each pair is heard in."""
-        pairs = len(features)
-        kept = features.new_tensor(_KEPT)[choice, : features.shape[2]]
-        heard = features * kept[:, None, :, None, None]
-        embedded = self.embed(heard.transpose(0, 1).flatten(0, 1)).float()
-        scores = self.similarity(embedded[:pairs], embedded[pairs:])
+    def contrast(
+        self, contexts: Tensor, candidates: Tensor, parts: Sequence[PartName] = ("both",)
+    ) -> dict[str, Tensor]:
+        """`loss` of features: the i-th of the candidates (at least as many) belongs to the i-th context.
+
+        Pair i is heard in `parts[i % len(parts)]`; candidates after the pairs are heard whole, or in the only part.
+        """
+        pairs = len(contexts)
+        names = [parts[i % len(parts)] for i in range(pairs)]
+        names += [parts[0] if len(parts) == 1 else "both"] * (len(candidates) - pairs)
+        kept = contexts.new_tensor([_KEPT[PARTS.index(name)][: contexts.shape[1]] for name in names])[..., None, None]
+        hidden = self.embed(torch.cat([contexts * kept[:pairs], candidates * kept])).float()
+        scores = self.similarity(hidden[:pairs], hidden[pairs:])
         own = torch.arange(pairs, device=scores.device)
-        return {
-            "loss": cross_entropy(scores, own),
-            "accuracy": (scores.argmax(dim=1) == own).float().mean(),
-        }
+        return {"loss": cross_entropy(scores, own), "accuracy": (scores.argmax(dim=1) == own).float().mean()}
 
 
 def _same_shape(context: Tensor, made: Tensor) -> None:

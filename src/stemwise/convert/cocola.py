@@ -34,7 +34,7 @@ _NAMES = (
     (r"encoder\.encoder\.model\.0\._blocks\.(\d+)\._bn2\.", r"net.blocks.\1.projection.project_bn."),
     (r"encoder\.projection\.", "projection."),
     (r"layer_norm\.", "norm."),
-    (r"similarity\.w$", "bilinear"),
+    (r"similarity\.w$", "bilinear.weight"),
 )  # fmt: skip
 
 #: Enumerations of the training code that a checkpoint may name.
