@@ -14,9 +14,12 @@ from safetensors.numpy import load_file
 from stemwise.errors import MetricError
 from stemwise.metrics.frechet import (
     Gaussian,
+    _distance_by_eigenvalues,
+    _nuclear_norm,
     frechet_audio_distance,
     frechet_distance,
     frechet_infinity,
+    frechet_interval,
     per_song,
 )
 from stemwise.metrics.moments import Moments
@@ -185,3 +188,45 @@ def test_a_single_frame_can_be_gathered() -> None:
     x = np.random.default_rng(0).standard_normal((3, 2))
     one_by_one = Moments.pooled(Moments.of(row[None]) for row in x)
     np.testing.assert_allclose(one_by_one.covariance, np.cov(x.T))
+
+
+def test_interval_over_songs() -> None:
+    random = np.random.default_rng(0)
+    reference = Gaussian.of(random.standard_normal((300, 6)))
+    songs = [random.standard_normal((12, 6)) + 0.3 * random.standard_normal(6) for _ in range(15)]
+    found = frechet_interval(reference, songs, seed=3, n=60)
+    assert found == frechet_interval(reference, songs, seed=3, n=60)
+    assert found.mean == pytest.approx(frechet_distance(reference, Gaussian.of(np.concatenate(songs))))
+    assert 0 <= found.low < found.mean < found.high < 3 * found.mean
+    assert found.count == 15
+    # songs that are all alike differ in nothing that a draw could change
+    same = frechet_interval(reference, [songs[0]] * 5, n=20)
+    assert same.high - same.low < 0.05 * same.mean
+
+
+def test_interval_of_one_song_and_of_none() -> None:
+    random = np.random.default_rng(0)
+    reference = Gaussian.of(random.standard_normal((30, 3)))
+    found = frechet_interval(reference, [random.standard_normal((9, 3))])
+    assert found.low == found.mean == found.high and found.count == 1
+    with pytest.raises(MetricError, match="no songs"):
+        frechet_interval(reference, [])
+
+
+@given(shapes)
+@settings(max_examples=20, deadline=None)
+def test_quick_distances_of_draws_are_close_to_the_exact_ones(shape: tuple[int, int, int, int]) -> None:
+    x, y = random_sets(shape)
+    reference = Gaussian.of(x)
+    exact = frechet_distance(reference, Gaussian.of(y))
+    scale = float(np.square(x).sum() + np.square(y).sum())
+    assert _distance_by_eigenvalues(reference, y.astype(float)) == pytest.approx(exact, abs=1e-6 * scale)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-4, 1e-6, 1e-8, 0.0])
+def test_all_routes_to_the_nuclear_norm_agree(smallest: float) -> None:
+    # from well to badly conditioned: eigenvalues of the Gram matrix, then singular values
+    random = np.random.default_rng(0)
+    left, right = (np.linalg.qr(random.standard_normal((30, 30)))[0] for _ in range(2))
+    values = np.geomspace(1, smallest, 30) if smallest else np.r_[np.ones(20), np.zeros(10)]
+    assert _nuclear_norm(left @ np.diag(values) @ right) == pytest.approx(values.sum(), abs=1e-9)

@@ -19,6 +19,9 @@ from stemwise.errors import MetricError
 from stemwise.metrics.moments import Floats, Moments, checked, dimensions_differ, too_few
 from stemwise.metrics.statistics import Interval
 
+#: Smallest over largest square down to which rounding errors, relative to the largest, stay below 1e-10.
+_REGULAR = 1e-11
+
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
@@ -43,7 +46,10 @@ class Gaussian:
             raise MetricError(too_few(len(data)))
         mean = data.mean(0)
         root = (data - mean) / np.sqrt(len(data) - 1)
-        return cls(mean, root if len(root) <= root.shape[1] else np.asarray(np.linalg.qr(root, mode="r")))
+        if len(root) > root.shape[1]:
+            factor = _cholesky(root.T @ root)
+            root = factor if factor is not None else np.asarray(np.linalg.qr(root, mode="r"))
+        return cls(mean, root)
 
     @classmethod
     def from_moments(cls, moments: Moments) -> Gaussian:
@@ -52,7 +58,7 @@ class Gaussian:
 
     @classmethod
     def from_covariance(cls, mean: ArrayLike, covariance: ArrayLike) -> Gaussian:
-        """Of a mean (d,) and a covariance (d, d), from its symmetric eigenvectors.
+        """Of a mean (d,) and a covariance (d, d): its Cholesky factor or, where it is nearly singular, its eigenvectors.
 
         Eigenvalues below the rounding of the largest are taken for zero. Raises MetricError where the shapes do not
         fit, a value is not finite, or the matrix is not a covariance (not symmetric, or clearly negative).
@@ -65,6 +71,9 @@ class Gaussian:
         scale = float(np.abs(matrix).max())
         if float(np.abs(matrix - matrix.T).max()) > 1e-4 * scale:
             raise MetricError("this matrix is not symmetric, so it is no covariance; compute the statistics again")
+        factor = _cholesky((matrix + matrix.T) / 2)
+        if factor is not None:
+            return cls(mu, factor)
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         # statistics kept in float32 have slightly negative eigenvalues; real negative ones are another matter
         if values[0] < -1e-3 * scale:
@@ -101,8 +110,7 @@ def frechet_distance(x: Gaussian, y: Gaussian) -> float:
         raise MetricError(dimensions_differ(len(x.mean), len(y.mean)))
     shift = float(np.sum((x.mean - y.mean) ** 2))
     traces = float(np.sum(x.root**2) + np.sum(y.root**2))
-    overlap = float(np.linalg.svd(x.root @ y.root.T, compute_uv=False).sum())
-    return max(0.0, shift + traces - 2 * overlap)
+    return max(0.0, shift + traces - 2 * _nuclear_norm(x.root @ y.root.T))
 
 
 def frechet_audio_distance(reference: ArrayLike, generated: ArrayLike) -> float:
@@ -197,6 +205,24 @@ def frechet_interval(
         return Interval(value, value, value, len(frames), level)
     low, high = np.quantile(draws, ((1 - level) / 2, (1 + level) / 2)) - np.mean(draws)
     return Interval(value, max(0.0, value + min(0.0, float(low))), value + max(0.0, float(high)), len(frames), level)
+
+
+def _cholesky(covariance: Floats) -> Floats | None:
+    """The upper factor of a covariance that is safely regular, else None: it is many times faster than eigenvectors."""
+    try:
+        factor = np.asarray(np.linalg.cholesky(covariance).T, np.float64)
+    except np.linalg.LinAlgError:
+        return None
+    pivots = np.diag(factor) ** 2
+    return factor if pivots.min() > _REGULAR * pivots.max() else None
+
+
+def _nuclear_norm(matrix: Floats) -> float:
+    """The sum of the singular values: by the eigenvalues of the Gram matrix where squaring costs no digits, else by SVD."""
+    values = np.linalg.eigvalsh(matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix)
+    if values[0] > _REGULAR * values[-1]:
+        return float(np.sqrt(values).sum())
+    return float(np.linalg.svd(matrix, compute_uv=False).sum())
 
 
 def _distance_by_eigenvalues(reference: Gaussian, frames: Floats) -> float:
