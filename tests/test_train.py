@@ -102,7 +102,15 @@ def test_learns_logs_and_keeps_the_best(songs: Path, tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     validation = [float(row["value"]) for row in rows if row["name"] == "validation/loss"]
     assert len(validation) == 4 and validation[-1] < validation[0]
-    logged = {"train/loss", "train/level", "train/gradient_norm", "lr", "validation/loss", "validation/level"}
+    logged = {
+        "train/loss",
+        "train/level",
+        "train/gradient_norm",
+        "lr",
+        "validation/loss",
+        "validation/level",
+        "data_wait",
+    }
     assert {row["name"] for row in rows} >= logged
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     assert outcome.best is not None and math.isclose(outcome.best, min(validation), rel_tol=1e-5)

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from stemwise.errors import SongError
+from stemwise.songs.scanning import SPLITS
 from stemwise.songs.song import Song
 
 #: Shares of the splits where none are published (those of COCOLA, arXiv 2404.16969).
-SHARES: Mapping[str, float] = {"train": 0.8, "valid": 0.1, "test": 0.1}
-_SAME = {"validation": "valid", "val": "valid", "dev": "valid", "training": "train", "testing": "test"}
+SHARES: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
 def split_of(song: Song, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
@@ -47,6 +47,6 @@ def split(songs: Sequence[Song], name: str, seed: int = 0, shares: Mapping[str, 
 
 
 def canonical(name: str) -> str:
-    """The name of a split: train, valid, test, or whatever else it is called."""
+    """The name of a split: train, validation, test, or whatever else it is called."""
     plain = name.strip().lower()
-    return _SAME.get(plain, plain)
+    return SPLITS.get(plain, plain)

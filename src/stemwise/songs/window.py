@@ -74,21 +74,27 @@ class WindowOptions:
 
 
 class Windows(torch.utils.data.Dataset[Tensor]):
-    """The stream: `windows[i]` is float32 (stem, channel, frames) for any i >= 0; long songs are drawn more often."""
+    """The stream: `windows[i]` is float32 (stem, channel, frames) for any i >= 0.
 
-    def __init__(self, songs: Sequence[Song], options: WindowOptions, seed: int) -> None:
+    Songs without any of the stems are left out; `songs` holds the others. They are drawn in proportion to `weights`,
+    by default their lengths.
+    """
+
+    def __init__(
+        self, songs: Sequence[Song], options: WindowOptions, seed: int, weights: Sequence[float] | None = None
+    ) -> None:
         wanted = set(options.names)
-        useful = [song for song in songs if wanted & set(song.stems)]
+        useful = [place for place, song in enumerate(songs) if wanted & set(song.stems)]
         if not useful:
             found = sorted({name for song in songs for name in song.stems})
             raise SongError(
                 f"none of the {len(songs)} song(s) has a stem named {', '.join(options.names)}; "
                 f"found: {', '.join(found) or 'nothing'}. Rename the files or choose other stems"
             )
-        self.songs = useful
+        self.songs = [songs[place] for place in useful]
         self.options = options
         self.seed = seed
-        self._ends = np.cumsum([song.seconds for song in useful])
+        self._ends = np.cumsum([songs[place].seconds if weights is None else weights[place] for place in useful])
 
     def __getitem__(self, index: int) -> Tensor:
         """Item `index` of the stream; drawn again, at most 16 times in all, while the window is nearly silent."""

@@ -1,0 +1,100 @@
+"""What a training hears: the data sets of a recipe as a stream of windows, or of pairs of sub-mixes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import nn
+
+from stemwise import checkpoint
+from stemwise.errors import RecipeError
+from stemwise.recipe import DataSection, DataSetSection, Recipe
+from stemwise.songs.corpus import Corpus, DataSet, gather
+from stemwise.songs.grouping import GROUPINGS, REST, group, leaves
+from stemwise.songs.pairs import PairOptions, Pairs
+from stemwise.songs.song import Song
+from stemwise.songs.window import Augmentation, WindowOptions, Windows
+
+#: Validation windows and noise are the same in every run, so that runs can be compared.
+VALIDATION_SEED = 20_011
+
+Stream = Windows | Pairs
+
+
+def read(recipe: Recipe, notice: Callable[[str], None]) -> tuple[Corpus, Corpus | None]:
+    """Songs to train on and to validate on; `notice` hears of those left out. Raises SongError."""
+    data = recipe.data
+
+    def corpus(sections: Sequence[DataSetSection]) -> Corpus:
+        sets = [DataSet(one.path, one.split, _regroup(one, data), one.weight) for one in sections]
+        return gather(sets, notice, data.split_seed)
+
+    return corpus(data.train), corpus(data.valid) if data.valid else None
+
+
+def streams(
+    recipe: Recipe, module: nn.Module, training: Corpus, validation: Corpus | None
+) -> tuple[Stream, Stream | None]:
+    """The streams of a module: windows of its stems, or where the recipe has `data.pairs`, pairs.
+
+    Item i is a function of the seed and i alone. Raises RecipeError, SongError.
+    """
+    data = recipe.data
+    stems, rate, window = checkpoint.shape_of(module)
+    frames = data.frames or window
+    if data.pairs is not None:
+        pairs = PairOptions(
+            rate=rate,
+            frames=frames,
+            channels=data.channels or 1,
+            batch=recipe.train.batch,
+            per_song=data.pairs.per_song,
+            overlap=data.pairs.overlap,
+            floor_db=data.floor_db,
+        )
+        held_out = Pairs(validation.songs, pairs, VALIDATION_SEED, validation.weights) if validation else None
+        return Pairs(training.songs, pairs, recipe.seed, training.weights), held_out
+    if not stems:
+        raise RecipeError(
+            f"data.pairs: missing; a model of type {recipe.model.type} learns from pairs (data.pairs={{}})"
+        )
+    options = WindowOptions(
+        names=stems,
+        rate=rate,
+        frames=frames,
+        channels=data.channels or 2,
+        min_active=data.min_active,
+        floor_db=data.floor_db,
+        augmentation=Augmentation(**data.augmentation.model_dump()) if data.augmentation else None,
+    )
+    still = dataclasses.replace(options, augmentation=None)
+    return (
+        Windows(training.songs, options, recipe.seed, training.weights),
+        Windows(validation.songs, still, VALIDATION_SEED, validation.weights) if validation else None,
+    )
+
+
+def describe(stream: Stream, corpus: Corpus) -> str:
+    """Songs and hours, and what of them is not heard: songs without the stems wanted, stems that the model has not."""
+    said = f"{len(stream.songs)} songs ({sum(song.seconds for song in stream.songs) / 3600:.1f} h)"
+    left_out = len(corpus.songs) - len(stream.songs)
+    if left_out:
+        said += f", {left_out} more left out (without {'two stems' if isinstance(stream, Pairs) else 'its stems'})"
+    if isinstance(stream, Windows):
+        unheard = Counter(name for song in stream.songs for name in song.stems if name not in stream.options.names)
+        if unheard:
+            named = ", ".join(f"{name} ({count})" for name, count in unheard.most_common(6))
+            said += f", stems not heard: {named} (a data set's `stems` and `rest` say where they go)"
+    return said
+
+
+def _regroup(section: DataSetSection, data: DataSection) -> Callable[[Song], Song] | None:
+    """Pairs are of all the files that a song has, unless they are grouped."""
+    if isinstance(section.stems, int):
+        return partial(group, mapping=GROUPINGS[section.stems], rest=REST)
+    if section.stems is not None:
+        return partial(group, mapping=section.stems, rest=None if section.rest == "drop" else section.rest)
+    return leaves if data.pairs is not None else None

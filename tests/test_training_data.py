@@ -1,0 +1,142 @@
+"""What a training hears: any layout, several sets, and the same windows whatever reads them and however often it stops."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+import trainable_toy
+from stemwise import checkpoint, cli, training_data
+from stemwise.errors import RecipeError, SongError
+from stemwise.recipe import load_recipe
+from stemwise.songs.folder import folder
+from stemwise.songs.packing import pack
+from stemwise.systems.band import Band
+from stemwise.train import train
+
+TINY = Path(__file__).parent.parent / "recipes" / "band-tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _toy_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(checkpoint.TYPES, "toy", trainable_toy.ENTRY)
+
+
+def write_song(folder: Path, stems: dict[str, float], frames: int = 4000, rate: int = 8000) -> None:
+    folder.mkdir(parents=True)
+    for name, level in stems.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        soundfile.write(folder / f"{name}.wav", np.full((frames, 2), level), rate, subtype="FLOAT")
+
+
+def opened(tmp_path: Path, *overrides: str) -> tuple[training_data.Stream, str, list[str]]:
+    """The training stream of the toy's recipe, how it is described, and what was noticed."""
+    said: list[str] = []
+    plain = ["data.augmentation=null", "data.valid=[]", *overrides]
+    recipe = load_recipe(trainable_toy.write_recipe(tmp_path / "toy.yaml", tmp_path, tmp_path / "run"), plain)
+    training, validation = training_data.read(recipe, said.append)
+    module = checkpoint.build(recipe.model.type, recipe.model.config)
+    stream, _ = training_data.streams(recipe, module, training, validation)
+    return stream, training_data.describe(stream, training), said
+
+
+def test_sets_are_drawn_by_length_or_by_weight(tmp_path: Path) -> None:
+    write_song(tmp_path / "a" / "one", {"bass": 0.1})
+    write_song(tmp_path / "b" / "one", {"bass": 0.3}, frames=12_000)
+
+    def share(sets: str) -> float:
+        stream, _, _ = opened(tmp_path, f"data.train={sets}")
+        levels = Counter(round(float(stream[index][0, 0, 0]), 1) for index in range(400))
+        return levels[0.1] / 400
+
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert abs(share(f"[{a}, {b}]") - 0.25) < 0.07
+    assert abs(share(f"[{{path: {a}, weight: 3}}, {{path: {b}, weight: 1}}]") - 0.75) < 0.07
+
+
+def test_stems_get_the_names_that_the_recipe_says(tmp_path: Path) -> None:
+    write_song(tmp_path / "data" / "one", {"contrabass": 0.1, "drums": 0.2, "harp": 0.4})
+    write_song(tmp_path / "data" / "two", {"harp": 0.4})
+    path = tmp_path / "data"
+    stream, said, _ = opened(tmp_path, f"data.train={path}")
+    assert "1 songs" in said and "1 more left out (without its stems)" in said
+    assert "stems not heard: contrabass (1), harp (1)" in said
+    stream, said, _ = opened(tmp_path, f"data.train={{path: {path}, stems: {{bass: [contrabass]}}, rest: drums}}")
+    assert "2 songs" in said and "left out" not in said and "not heard" not in said
+    levels = {tuple(round(float(level), 1) for level in stream[index][:, 0, 0]) for index in range(30)}
+    assert levels == {(0.1, 0.6), (0.0, 0.4)}
+    stream, said, _ = opened(tmp_path, f"data.train={{path: {path}, stems: {{bass: [contrabass]}}, rest: drop}}")
+    assert "1 songs" in said and torch.all(stream[0][1] == 0)
+
+
+def test_splits_of_a_set_and_songs_left_out_are_told(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_song(tmp_path / "data" / split / f"song of {split}", {"bass": 0.1})
+    (tmp_path / "data" / "train" / "empty").mkdir()
+    stream, _, said = opened(tmp_path, f"data.train={{path: {tmp_path / 'data'}, split: test}}")
+    assert [Path(song.name).name for song in stream.songs] == ["song of test"]
+    assert len(said) == 1 and "1 unreadable song" in said[0] and "empty" in said[0]
+    with pytest.raises(SongError, match=r"data: no song in the split 'valid'; there are: test \(1\), train \(1\)"):
+        opened(tmp_path, f"data.train={{path: {tmp_path / 'data'}, split: valid}}")
+
+
+def test_pairs_hear_every_file_unless_grouped(tmp_path: Path) -> None:
+    write_song(tmp_path / "data" / "one", {"bass": 0.1, "guitar/a": 0.2, "guitar/b": 0.4})
+    pairs = ["data.pairs={per_song: 2}", "train.batch=2", "data.frames=500"]
+    stream, _, _ = opened(tmp_path, f"data.train={tmp_path / 'data'}", *pairs)
+    assert isinstance(stream, training_data.Pairs)
+    assert stream[0].shape == (2, 1, 500) and stream.options.batch == 2
+    assert {name for k in range(40) for name in stream.pair(k).anchor} == {"bass", "guitar/1", "guitar/2"}
+    stream, _, _ = opened(tmp_path, f"data.train={{path: {tmp_path / 'data'}, stems: 5}}", *pairs)
+    assert isinstance(stream, training_data.Pairs)
+    assert {name for k in range(40) for name in stream.pair(k).anchor} == {"bass", "guitar"}
+    with pytest.raises(RecipeError, match=r"data\.pairs: missing; a model of type toy learns from pairs"):
+        opened(tmp_path, f"data.train={tmp_path / 'data'}", "model.config.stems=[]")
+
+
+def test_a_training_on_shards_is_the_training_on_the_folder(tmp_path: Path) -> None:
+    songs = trainable_toy.write_songs(tmp_path / "songs")
+    list(pack(folder(songs), tmp_path / "packed"))
+    weights = []
+    for name in ("songs", "packed"):
+        path = trainable_toy.write_recipe(tmp_path / "toy.yaml", tmp_path / name, tmp_path / f"run-{name}", steps=3)
+        train(load_recipe(path), accelerator="cpu", notice=lambda _: None)
+        weights.append(
+            torch.load(next((tmp_path / f"run-{name}" / "checkpoints").iterdir()), weights_only=True)["model"]
+        )
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_workers_restarts_and_resuming_give_the_same_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny recipe through the command; what reaches the loss is compared."""
+    songs = trainable_toy.write_songs(tmp_path / "songs", count=2, frames=60_000, rate=44_100)
+    heard: list[str] = []
+    loss = Band.loss
+
+    def listening(self: Band, batch: torch.Tensor, generator: torch.Generator) -> Any:
+        heard.append(hashlib.sha256(batch.numpy().tobytes()).hexdigest())
+        return loss(self, batch, generator)
+
+    monkeypatch.setattr(Band, "loss", listening)
+
+    def run(name: str, *overrides: str) -> list[str]:
+        heard.clear()
+        words = [f"data.train={songs}", f"run={tmp_path / name}", "train.batch=1", "train.precision='32'", *overrides]
+        result = CliRunner().invoke(cli.app, ["train", str(TINY), *words, "--quiet", "--accelerator", "cpu"])
+        assert result.exit_code == 0, result.output
+        return list(heard)
+
+    reference = run("reference", "train.steps=4")
+    assert len(set(reference)) == 4
+    assert run("one", "train.steps=4", "data.workers=1") == reference
+    assert run("two", "train.steps=2", "data.workers=2") == reference[:2]
+    assert run("two", "train.steps=4", "data.workers=2") == reference[2:]
+    assert run("seed", "train.steps=2", "seed=1") != reference[:2]
