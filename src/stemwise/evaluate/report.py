@@ -135,7 +135,9 @@ def others(folder: Path, runs: Sequence[Results]) -> list[Results]:
 
 def number(value: float) -> str:
     """A figure with as many digits as it deserves."""
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+    if abs(value) < 1e-9:  # rounding of a zero
+        return "0.00"
+    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
 
 
 def spread(interval: Interval) -> str:

@@ -85,14 +85,20 @@ def of_model(model: Model, *, steps: int = 24, evaluations: int | None = None) -
 
     def answer(question: Question) -> Audio:
         query, truth = question.query, question.truth
-        reason = model.system.answers(query)
-        if reason is not None:
-            raise QueryError(f"{reason}. Judge only stems that it knows (--stems)")
         wanted = [name for name in model.stems if name in query.wanted]
         if query.task == "separate":
+            unknown = sorted(query.wanted - set(wanted))
+            if unknown:
+                raise QueryError(
+                    f"the model {model.name} knows {', '.join(model.stems)}, not {', '.join(unknown)}; judge only stems "
+                    "that it knows (--stems)"
+                )
             (mixture,) = query.heard.values()
             assert isinstance(mixture, Audio)
             return model.separate(mixture, evaluations=evaluations).select(wanted)
+        reason = model.system.answers(query)
+        if reason is not None:
+            raise QueryError(f"{reason}. Judge only stems that it knows (--stems)")
         if query.task == "generate":
             made = model.generate(truth.seconds, stems=wanted, seed=question.seed, steps=steps)
             return _brought(made, truth)

@@ -1,0 +1,142 @@
+"""`stemwise evaluate` and `stemwise compare` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_songs import write_songs
+from typer.testing import CliRunner, Result
+
+import stemwise.scores as scores
+from plain_encoder import PlainEncoder
+from stemwise import cli
+from stemwise.evaluate.study import read_study, study
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data") / "songs"
+    write_songs(place)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scores, "load_coherence", lambda name, device: PlainEncoder())
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def test_from_songs_to_a_report(songs: Path, tmp_path: Path) -> None:
+    done = run("evaluate", "oracle-mask", "--songs", songs, "-o", "out")
+    assert done.exit_code == 0, done.output
+    assert "song-2 (3 of 3 songs)" in done.stderr and "about" in done.stderr
+    assert "| oracle-mask | 3 of 3 |" in done.stdout
+    more = run("evaluate", "mixture-over-k", "--songs", songs, "-o", "out", "--json")
+    document = json.loads(more.stdout)
+    assert [system["label"] for system in document["systems"]] == ["mixture-over-k", "oracle-mask"]
+    assert document["exit_code"] == 0
+    compared = run("compare", "out/oracle-mask", "out/mixture-over-k")
+    assert compared.exit_code == 0 and "| si-sdri | all |" in compared.stdout
+    assert len(json.loads(run("compare", "out/oracle-mask", "out/mixture-over-k", "--json").stdout)["figures"]) == 8
+
+
+def test_shards_write_no_report_before_the_end(songs: Path, tmp_path: Path) -> None:
+    first = run("evaluate", "ground-truth", "--songs", songs, "-o", "out", "--shard", "1/2")
+    assert first.exit_code == 0 and "1 song(s) are the other shards'" in first.stdout
+    assert not (tmp_path / "out" / "report.md").exists()
+    assert run("evaluate", "ground-truth", "--songs", songs, "-o", "out", "--shard", "2/2").exit_code == 0
+    assert "3 of 3" in run("evaluate", "ground-truth", "--songs", songs, "-o", "out").stdout
+
+
+def test_accompaniments_are_scored(songs: Path) -> None:
+    words = ("--songs", songs, "--task", "accompany", "--given", "random", "--chunk", "1.5", "--per-song", "2")
+    done = run("evaluate", "ground-truth", "random-submix", *words, "-o", "out", "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["protocol"]["metrics"] == ["coherence"]
+    assert [system["figures"][0]["windows"] for system in document["systems"]] == [6, 6]
+
+
+def test_unreadable_songs_are_named_and_the_rest_counts(songs: Path, tmp_path: Path) -> None:
+    write_songs(tmp_path / "some", count=2)
+    (tmp_path / "some" / "broken").mkdir()
+    (tmp_path / "some" / "broken" / "bass.wav").write_bytes(b"nothing")
+    done = run("evaluate", "ground-truth", "--songs", "some", "-o", "out")
+    assert done.exit_code == 1
+    assert "broken" in done.stderr and "2 of 3 songs" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("ground-truth",), 2, "no songs to evaluate on: give --songs"),
+        (("--songs", "SONGS"), 2, "nothing to evaluate: name a system"),
+        (("ground-truth", "--songs", "nowhere"), 1, "nowhere: does not exist"),
+        (("ground-truth", "--songs", "SONGS", "--metrics", "sisdr"), 2, "no metric named 'sisdr' (did you mean"),
+        (("ground-truth", "--songs", "SONGS", "--task", "edit"), 2, "'separate', 'accompany' or 'generate'"),
+        (("ground-truth", "--songs", "SONGS", "--stems", "vocals"), 2, "there are: bass, drums, piano"),
+        (
+            ("foo", "--songs", "SONGS"),
+            3,
+            "baselines: ground-truth, mixture-over-k, oracle-mask, random-submix; models:",
+        ),
+        (("oracle-mask", "--songs", "SONGS", "--task", "accompany"), 2, "cannot accompany"),
+        (("ground-truth", "--songs", "SONGS", "--shard", "3/2"), 2, "is not I/N"),
+        (("ground-truth", "--songs", "SONGS", "--per-song", "2"), 2, "--per-song needs --chunk"),
+        (("ground-truth", "--songs", "SONGS", "--protocol", "mdsm"), 2, "there are: msdm; or give a YAML file"),
+        (("ground-truth", "--songs", "SONGS", "--protocol", "msdm"), 2, "no song has a stem named guitar"),
+        (("ground-truth", "--songs", "SONGS", "--quick"), 2, "--quick needs a study's file"),
+        (("ground-truth", "--songs", "SONGS", "--weights", "vggish"), 2, "is not EMBEDDING=FOLDER"),
+        (("ground-truth", "--songs", "SONGS", "--metrics", "fad:foo"), 2, "no embedding named 'foo'"),
+        (("ground-truth", "--songs", "SONGS", "--metrics", "fad:vggish"), 3, "--weights NAME=FOLDER"),
+        (("ground-truth", "--songs", "SONGS", "--metrics", "msdm-si-sdri"), 2, "use --protocol msdm"),
+    ],
+)
+def test_mistakes_are_named_with_the_remedy(songs: Path, words: tuple, code: int, message: str) -> None:
+    done = run("evaluate", *(songs if word == "SONGS" else word for word in words), "-o", "out")
+    assert done.exit_code == code, done.output
+    assert message in done.output and "Traceback" not in done.output
+
+
+def test_other_settings_are_refused(songs: Path) -> None:
+    assert run("evaluate", "ground-truth", "--songs", songs, "-o", "out").exit_code == 0
+    done = run("evaluate", "ground-truth", "--songs", songs, "-o", "out", "--metrics", "sdr")
+    assert done.exit_code == 2 and "protocol.metrics was" in done.output and "(-o)" in done.output
+
+
+def test_every_study_in_the_recipes_can_be_read() -> None:
+    files = sorted((ROOT / "recipes").glob("evaluate-*.yaml"))
+    assert files
+    for file in files:
+        document, quick = read_study(file)
+        for asked in (study(document, str(file)), study(document | quick, str(file))):
+            labels = {section.name or section.system for section in asked.systems}
+            assert {side for relation in asked.relations for side in (relation.better, relation.worse)} <= labels
+
+
+def test_a_study_prints_which_relations_hold(songs: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"name: mine\nsongs: {{path: {songs}}}\nprotocol: {{task: separate, metrics: [sdr]}}\n"
+        "systems: [{system: oracle-mask}, {system: mixture-over-k, name: floor}]\n"
+        "relations: [{better: oracle-mask, worse: floor, metrics: [sdr], source: common sense}]\n"
+        "quick: {protocol: {task: separate, metrics: [log-mel-l1]}, relations: []}\n"
+    )
+    done = run("evaluate", "--protocol", "mine.yaml", "-o", "out")
+    assert done.exit_code == 0, done.output
+    assert "| oracle-mask better than floor (common sense) | sdr |" in done.stdout and "| held |" in done.stdout
+    quick = run("evaluate", "--protocol", "mine.yaml", "--quick", "-o", "quick")
+    assert quick.exit_code == 0 and "log-mel-l1" in quick.stdout
+    (tmp_path / "wrong.yaml").write_text("name: x\nsongs: {path: x}\nsongz: 3\nsystems: [{system: a, stepz: 1}]\n")
+    wrong = run("evaluate", "--protocol", "wrong.yaml")
+    assert wrong.exit_code == 2
+    assert (
+        "songz: unknown key (did you mean 'songs'?)" in wrong.output and "systems.0.stepz: unknown key" in wrong.output
+    )
