@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, normalize
 from stemwise.coherence.features import RATE, HarmonicPercussive, LogMel
 from stemwise.errors import ScoreError
 from stemwise.nets.efficientnet import EfficientNet
+from stemwise.nets.timeline import Timeline
 
 PartName = Literal["both", "harmonic", "percussive"]
 PARTS: tuple[PartName, ...] = ("both", "harmonic", "percussive")
@@ -35,8 +36,8 @@ class CocolaConfig:
 
     features: "hpss" (harmonic and percussive channels) or "mel" (the first version's). similarity: "bilinear" or
     "cosine", divided by `temperature` (bilinear: 1 as published, where it learns slowly, for a step of Adam moves it as
-    a whole; cosine: 0.2 in COLA, Saeed et al. 2021). `scale` is that of `EfficientNet`. `stems` stays empty: any part
-    has a score.
+    a whole; cosine: 0.2 in COLA, Saeed et al. 2021). encoder: "efficientnet" (B0, the published one; `scale` multiplies its
+    width) or "timeline", which trains in minutes. `stems` stays empty: any part has a score.
 
     For training: `masks`, whether each "pair" is heard whole, in its harmonic or in its percussive part (a third each, as
     published), or all of a "batch" are (half of the batches whole), so that the mask alone tells nothing; `noise`, the
@@ -47,6 +48,7 @@ class CocolaConfig:
     features: Literal["hpss", "mel"] = "hpss"
     similarity: Literal["bilinear", "cosine"] = "bilinear"
     temperature: float = 1.0
+    encoder: Literal["efficientnet", "timeline"] = "efficientnet"
     scale: float = 1.0
     embedding: int = 512
     dropout: float = 0.1
@@ -76,7 +78,11 @@ class Cocola(nn.Module):
         super().__init__()
         self.config = config
         self.features: HarmonicPercussive | LogMel = HarmonicPercussive() if config.features == "hpss" else LogMel()
-        self.net = EfficientNet(self.features.channels, config.scale)
+        self.net: EfficientNet | Timeline = (
+            EfficientNet(self.features.channels, config.scale)
+            if config.encoder == "efficientnet"
+            else Timeline(self.features.channels)
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(self.net.outputs, config.embedding)
         self.norm = nn.LayerNorm(config.embedding)
