@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from stemwise import cli
 from stemwise.audio_io import encoding, write_audio
+from stemwise.checkpoint import save_model
+from stemwise.coherence.cocola import Cocola, CocolaConfig
 from tiny_band import RATE, music, write_tiny_band
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +21,8 @@ LOG = ROOT / "docs" / "test-font-log.md"  # written by the benchmarks
 PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {LOG})]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: Times of the docs -> what fits the short song of this test.
-SHORTER = {"--span 10:20": "--span 1:2", "0:10-0:20": "0:01-0:02", "12:14": "1.2:1.4", "span=(10, 20)": "span=(1, 2)"}
+SHORTER = {"--span 10:20": "--span 1:2", "0:10-0:20": "0:01-0:02", "12:14": "1.2:1.4", "span=(10, 20)": "span=(1, 2)",
+           "--shifts=-1:1:0.25 --semitones=-2:2": "--shifts=0:0.2:0.2 --semitones 0:0"}  # fmt: skip
 #: Options of the docs -> values that are small enough for a test.
 FEWER = {"--seconds": "5", "--steps": "1", "--count": "2", "-n": "2", "--evaluations": "1"}
 
@@ -29,6 +32,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the docs speak of, and a tiny model in the place of the bundled one."""
     (tmp_path / "weights").mkdir()
     write_tiny_band(tmp_path / "weights" / "band")
+    save_model(tmp_path / "weights" / "cocola", Cocola(CocolaConfig(scale=0.25)))
     monkeypatch.setattr("stemwise.loading.BUNDLED", tmp_path / "weights")
     desk = tmp_path / "desk"
     desk.mkdir()
@@ -36,6 +40,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_audio("song.mp3", music(2.5, channels=1, rate=16000), 16000, encoding("mp3"))
     for name in ("take.wav", "keys.wav", "album/one.wav", "takes/one.wav", "takes/two.wav"):
         write_audio(name, music(0.8), RATE)
+    for seed, name in enumerate(("context.wav", "accompaniment.wav", "stems/bass.wav", "stems/drums.wav")):
+        write_audio(name, music(8, channels=1, seed=seed, rate=16000), 16000)
     shutil.copytree(ROOT / "recipes", "recipes")
     return desk
 
