@@ -129,6 +129,37 @@ def test_songs_without_any_wanted_stem_are_an_error_that_lists_what_there_is(son
         Windows(songs, WindowOptions(("vocals",), RATE, 10), 0)
 
 
+def test_a_window_beyond_a_break_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    noise = 0.1 * np.random.default_rng(0).standard_normal(80_000)
+    soundfile.write(tmp_path / "one" / "bass.flac", noise, RATE)
+    (song,) = folder(tmp_path)
+    whole = song.read(0, 80_000, ("bass",))
+    file = tmp_path / "one" / "bass.flac"
+    file.write_bytes(file.read_bytes()[:80_000])
+    assert np.array_equal(song.read(1000, 512, ("bass",)), whole[..., 1000:1512])
+    with pytest.raises(SongError, match=r"one/bass\.flac: cannot be read at frame 70000.*`stemwise songs verify`"):
+        song.read(70_000, 512, ("bass",))
+
+
+@settings(max_examples=30, deadline=None)
+@given(start=st.integers(-600, 90_000), frames=st.integers(1, 9000))
+def test_seeking_in_flac_gives_what_decoding_gives(long_song: tuple[Song, np.ndarray], start: int, frames: int) -> None:
+    song, whole = long_song
+    padded = np.pad(whole, ((0, 0), (1000, 20_000)))
+    assert np.array_equal(song.read(start, frames, ("bass",))[0], padded[:, start + 1000 : start + 1000 + frames])
+
+
+@pytest.fixture(scope="module")
+def long_song(tmp_path_factory: pytest.TempPathFactory) -> tuple[Song, np.ndarray]:
+    root = tmp_path_factory.mktemp("long")
+    (root / "one").mkdir()
+    noise = 0.1 * np.random.default_rng(0).standard_normal((80_000, 2))
+    soundfile.write(root / "one" / "bass.flac", noise, RATE, subtype="PCM_24")
+    (song,) = folder(root)
+    return song, soundfile.read(root / "one" / "bass.flac", dtype="float32")[0].T
+
+
 def test_workers_and_processes_share_one_stream(songs: list[Song]) -> None:
     options = dataclasses.replace(PLAIN, augmentation=Augmentation())
     windows = Windows(songs, options, 1)
