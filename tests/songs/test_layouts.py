@@ -310,3 +310,7 @@ def test_a_place_of_no_use_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"")
     with pytest.raises(SongError, match=r"holds no audio.*slakh, moisesdb, cocochorales, musdb, jamendo, lakh"):
         layouts.songs(tmp_path / "photos")
+    trees.musdb(tmp_path / "sets" / "musdb18hq")
+    trees.moisesdb(tmp_path / "sets" / "moisesdb")
+    with pytest.raises(SongError, match=r"several data sets \(moisesdb, musdb\); give one of them"):
+        layouts.songs(tmp_path / "sets")

@@ -120,8 +120,8 @@ def stats(
     voice.say(f"{folder}: {found.layout}, {_amount(document['songs'], document['hours'], 0)}")
     voice.say(f"{'stem':<24}{'songs':>7}{'plays %':>9}{'level dB':>10}   (medians)")
     for name, stem in document["stems"].items():
-        plays, level = stem["activity"][1], stem["level_db"]
-        voice.say(f"{name:<24}{stem['songs']:>7}{100 * plays:>9.0f}{level[1] if level else float('nan'):>10.1f}")
+        level = f"{stem['level_db'][1]:.1f}" if stem["level_db"] else "-"
+        voice.say(f"{name:<24}{stem['songs']:>7}{100 * stem['activity'][1]:>9.0f}{level:>10}")
     for problem in found.problems[:SHOWN]:
         complain(f"unreadable: {problem.name}: {problem.reason}")
     if len(found.problems) > SHOWN:
@@ -153,4 +153,5 @@ def _amount(songs: int, hours: float, midi: int) -> str:
 
 
 def _counts(counted: Mapping[Any, int]) -> str:
-    return ", ".join(f"{name} in {count}" for name, count in counted.items())
+    named = [f"{name} in {count}" for name, count in counted.items()]
+    return ", ".join(named[: 2 * SHOWN]) + (f", and {len(named) - 2 * SHOWN} more" if len(named) > 2 * SHOWN else "")

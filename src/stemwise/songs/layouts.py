@@ -24,7 +24,7 @@ class Layout:
     scan: Callable[[Path], Scan]
 
 
-#: In the order in which they are tried: what names itself first, what could be anything last.
+#: What names itself; a collection of MIDI files and any folder of songs are what remains.
 LAYOUTS = (
     Layout(shards.LAYOUT, lambda places: Path(shards.INDEX) in places, shards.scan),
     Layout(slakh.LAYOUT, slakh.recognises, slakh.scan),
@@ -57,9 +57,11 @@ def scan_any(path: Path | str) -> Scan:
     if not root.is_dir():
         return scan(root)  # says what is wrong with it
     places = sample(root)
-    layout = next((layout for layout in LAYOUTS if layout.recognises(places)), None)
-    if layout is not None:
-        return replace(layout.scan(root), layout=layout.name)
+    ours = [layout for layout in LAYOUTS if layout.recognises(places)]
+    if len(ours) > 1:
+        raise SongError(f"{root}: holds several data sets ({', '.join(one.name for one in ours)}); give one of them")
+    if ours:
+        return replace(ours[0].scan(root), layout=ours[0].name)
     if lakh.recognises(places) and not any(place.suffix.lower() in SUFFIXES for place in places):
         return lakh.scan(root)
     if any(place.suffix.lower() in SUFFIXES for place in places):

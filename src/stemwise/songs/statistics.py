@@ -74,7 +74,8 @@ def measure(path: Path | str, progress: Progress | None = None) -> Statistics:
     scanned = scan_any(path)
     songs = [song for song in scanned.songs if song.stems]
     if not songs:
-        why = describe(path, scanned.problems) if scanned.problems else "its songs have no stems"
+        kind = "its songs are MIDI files" if scanned.midi else "its songs have no stems"
+        why = kind if scanned.midi or scanned.songs else describe(path, scanned.problems)
         raise SongError(f"{path}: nothing to measure. {why}")
     found = for_each(songs, _measured, progress)
     problems = tuple(Problem(song.name, one) for song, one in zip(songs, found) if isinstance(one, str))
@@ -127,13 +128,13 @@ def draw(statistics: Statistics, picture: Path) -> None:
     partial = picture.with_name(f".{picture.stem}.partial-{os.getpid()}{picture.suffix}")
     try:
         picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(partial, dpi=120)
-        os.replace(partial, picture)
+        try:
+            figure.savefig(partial, dpi=120)
+            os.replace(partial, picture)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise SongError(
-            f"{picture}: cannot be written ({error}); choose a name that ends in .png, .svg or .pdf"
-        ) from error
+        raise SongError(f"{picture}: cannot be written here ({error}); choose another place") from error
 
 
 def _measured(song: Song) -> dict[str, tuple[float, float]] | str:
