@@ -71,7 +71,10 @@ def fad(
         voice.say(f"FAD {document['fad']:.4f} ({network.name}; statistics say nothing about its uncertainty)")
     else:
         songs = _frames(generated, cache)
-        document |= _distances(real, songs, seed)
+        try:
+            document |= _distances(real, songs, seed)
+        except MetricError as error:
+            raise MetricError(f"{generated}: {error}") from error
         low, high = document["interval"]
         voice.say(
             f"FAD {document['fad']:.4f} [{low:.4f}, {high:.4f}] ({network.name}; {document['songs']} songs, "

@@ -23,7 +23,10 @@ _PLAIN = (("mu", "cov"), ("mu", "sigma"))
 
 
 def write_statistics(file: Path, embedding: Embedding, moments: Moments) -> Path:
-    """Write the statistics of frames that `embedding` made, atomically; float64. Raises MetricError for one frame."""
+    """Write the statistics of frames that `embedding` made, atomically; float64.
+
+    Raises MetricError for a single frame, or where the file cannot be written.
+    """
     name, buffer = embedding.name, io.BytesIO()
     entries: dict[str, Any] = {
         f"{name}.mu": moments.mean,
@@ -32,7 +35,10 @@ def write_statistics(file: Path, embedding: Embedding, moments: Moments) -> Path
         f"{name}.version": embedding.version,
     }
     np.savez(buffer, **entries)
-    write_atomically(file, buffer.getvalue())
+    try:
+        write_atomically(file, buffer.getvalue())
+    except OSError as error:
+        raise MetricError(f"{file}: cannot be written ({error.strerror}). Choose another place") from error
     return file
 
 

@@ -42,7 +42,7 @@ def load_embedding(name: str = "cocola", model: str | Path | None = None, device
         ModelError: no weights, or weights that do not fit; the message says how to get them.
     """
     if name not in EMBEDDINGS:
-        close = difflib.get_close_matches(name, EMBEDDINGS, 1)
+        close = difflib.get_close_matches(name, EMBEDDINGS, 1, 0.7)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise QueryError(f"no embedding named {name!r}{hint}; there are: {', '.join(EMBEDDINGS)}")
     entry = EMBEDDINGS[name]

@@ -159,7 +159,7 @@ def frechet_infinity(
     if len(data) < 2 * smallest:
         raise MetricError(
             f"{len(data)} frames are too few to extrapolate from sizes of {smallest} and up; at least {2 * smallest} "
-            "are needed. Give more audio, or a smaller smallest size"
+            "are needed. Give more audio, or another smallest size (--smallest)"
         )
     random = np.random.default_rng(seed)
     sizes = [round(size) for size in np.linspace(smallest, len(data), steps)]
