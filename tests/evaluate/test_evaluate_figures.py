@@ -19,7 +19,7 @@ from stemwise.evaluate import Entrant, Protocol, compare, evaluate, figures, wri
 from stemwise.evaluate.baselines import ground_truth, oracle_mask
 from stemwise.evaluate.figures import _jackknife, _ratio
 from stemwise.evaluate.relations import Relation, check_relations
-from stemwise.evaluate.report import comparison, document
+from stemwise.evaluate.report import comparison, document, tables_of
 from stemwise.metrics.frechet import frechet_audio_distance
 from stemwise.metrics.msdm import means, score_song
 from stemwise.songs import Song
@@ -55,7 +55,14 @@ def test_the_mean_over_windows_is_the_mean_of_its_influences(sums: np.ndarray, c
 
 def test_a_distance_is_the_mean_of_its_influences() -> None:
     draw = np.random.default_rng(0)
-    pairs = [(draw.standard_normal((8, 3)).astype("f"), draw.normal(0.5, 1, (8, 3)).astype("f")) for _ in range(7)]
+    for frames in (2, 20):  # below and above the number from which moments are merged
+        check_distance(draw, frames)
+
+
+def check_distance(draw: np.random.Generator, frames: int) -> None:
+    pairs = [
+        (draw.standard_normal((frames, 3)).astype("f"), draw.normal(0.5, 1, (frames, 3)).astype("f")) for _ in range(7)
+    ]
     real, made = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
     values = _jackknife([*pairs, (None, None)])
     assert len(values) == 8
@@ -193,7 +200,7 @@ def test_the_report_states_what_it_depends_on(songs: list[Song], tmp_path: Path)
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert len(rows) == 3 * 3 * 2
     assert {row["stem"] for row in rows if row["value"] == ""} == {"piano"}
-    plain = document(runs)
+    plain = document(runs, tables_of(runs))
     assert plain["systems"][0]["songs"] == {"asked": 3, "finished": 3, "failed": {"song-9": "no stems"}}
     assert {f["stem"] for f in plain["systems"][0]["figures"]} == {"bass", "drums", "piano", "all"}
 
@@ -203,6 +210,7 @@ def test_plots_are_files(two: Path) -> None:
     from stemwise.evaluate import read_results
     from stemwise.evaluate.plots import plot
 
-    files = plot(two / "plots", [read_results(two / "mask"), read_results(two / "blurred")])
+    tables = tables_of([read_results(two / "mask"), read_results(two / "blurred")])
+    files = plot(two / "plots", ASKED.metrics, tables)
     assert [file.name for file in files] == ["si-sdr.png", "sdr.png"]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)

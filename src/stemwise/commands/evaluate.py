@@ -185,7 +185,7 @@ def _document(protocol: str | None, quick: bool) -> dict[str, Any]:
 def _conclude(voice: Voice, asked: Study, runs: list[Results], out: Path, plots: bool, sharded: bool) -> Code:
     """Write the report when every song is done (or has failed), and say how it went."""
     from stemwise.evaluate.relations import check_relations
-    from stemwise.evaluate.report import document, others, write_report
+    from stemwise.evaluate.report import document, others, tables_of, write_report
 
     waiting = sorted({name for run in runs for name in run.songs if run.read(name) is None})
     failed = {name for run in runs for name in run.failures()}
@@ -197,17 +197,18 @@ def _conclude(voice: Voice, asked: Study, runs: list[Results], out: Path, plots:
         return Code.FAILED if failed else Code.OK
     every = [*runs, *others(out, runs)]
     findings = check_relations(asked.relations, every) if all(run.finished() for run in every) else []
-    text = write_report(out, every, findings)
+    tables = tables_of(every)
+    text = write_report(out, every, tables, findings)
     voice.say(text.partition("## Definitions")[0].rstrip())
     voice.say(f"\ndefinitions, counts and songs: {out / 'report.md'}; every value: {out / 'results.csv'}")
     if plots:
         from stemwise.evaluate.plots import plot
 
-        voice.say(f"plots: {', '.join(str(file) for file in plot(out / 'plots', every))}")
+        voice.say(f"plots: {', '.join(str(file) for file in plot(out / 'plots', asked.protocol.metrics, tables))}")
     if failed:
         complain(f"{len(failed)} song(s) are not in these figures; {out / 'report.md'} names each and says why")
     code = Code.FAILED if failed else Code.OK
-    voice.hand_over({**document(every, findings), "exit_code": int(code)})
+    voice.hand_over({**document(every, tables, findings), "exit_code": int(code)})
     return code
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +55,8 @@ def compare(first: Path | str, second: Path | str) -> Compared:
     return paired_figures(a, b)
 
 
-def paired_figures(a: Results, b: Results) -> Compared:
-    """As `compare`, of open results of one protocol."""
+def paired_figures(a: Results, b: Results, metrics: Sequence[str] | None = None) -> Compared:
+    """As `compare`, of open results of one protocol, of all its metrics or some."""
     in_a, in_b = a.finished(), b.finished()
     common = tuple(name for name in in_a if name in set(in_b))
     unlike = [name for name in common if a.settings["songs"][name] != b.settings["songs"][name]]
@@ -67,13 +67,12 @@ def paired_figures(a: Results, b: Results) -> Compared:
         )
     if not common:
         raise EvaluationError(f"{a.folder} and {b.folder} have no finished song in common")
-    ours, theirs = figures(a, common), figures(b, common)
-    pairs = []
-    for key, one in ours.items():
-        another = theirs.get(key)
-        if another is not None and len(one.influences) == len(another.influences):
-            difference = paired(one.influences, another.influences)
-            pairs.append(Pair(*key, one.interval(), another.interval(), difference))
+    ours, theirs = figures(a, common, metrics), figures(b, common, metrics)
+    pairs = [
+        Pair(*key, one.interval(), theirs[key].interval(), paired(one.influences, theirs[key].influences))
+        for key, one in ours.items()
+        if key in theirs
+    ]
     missing = {
         a.label: tuple(name for name in in_b if name not in set(in_a)),
         b.label: tuple(name for name in in_a if name not in set(in_b)),

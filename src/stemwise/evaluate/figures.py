@@ -22,6 +22,7 @@ from stemwise.evaluate.measures import Frames
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.results import Results
 from stemwise.metrics.frechet import Gaussian, frechet_distance
+from stemwise.metrics.moments import Moments
 from stemwise.metrics.statistics import Interval, bootstrap
 
 ALL = "all"
@@ -55,12 +56,17 @@ class Figure:
         return bootstrap(self.influences, seed)
 
 
-def figures(results: Results, songs: Sequence[str]) -> dict[tuple[str, str], Figure]:
-    """All figures over the named songs, by metric and stem, in the protocol's order; "all" comes last."""
+Table = dict[tuple[str, str], Figure]
+"""Figures by metric and stem."""
+
+
+def figures(results: Results, songs: Sequence[str], metrics: Sequence[str] | None = None) -> Table:
+    """The figures over the named songs, in the protocol's order, "all" last; of its metrics, or only of some."""
     asked = results.protocol
-    found: dict[tuple[str, str], Figure] = {}
-    plain = [name for name in asked.metrics if not metric(name).embedding]
-    sets = [name for name in asked.metrics if metric(name).embedding]
+    found: Table = {}
+    chosen = [name for name in asked.metrics if metrics is None or name in metrics]
+    plain = [name for name in chosen if not metric(name).embedding]
+    sets = [name for name in chosen if metric(name).embedding]
     if plain:
         found |= _means(results, songs, plain)
     if sets:
@@ -72,7 +78,7 @@ def figures(results: Results, songs: Sequence[str]) -> dict[tuple[str, str], Fig
     return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], stems.get(item[0][1], len(stems)))))
 
 
-def _means(results: Results, songs: Sequence[str], names: Sequence[str]) -> dict[tuple[str, str], Figure]:
+def _means(results: Results, songs: Sequence[str], names: Sequence[str]) -> Table:
     sums: dict[tuple[str, str], Floats] = {}
     counts: dict[tuple[str, str], Floats] = {}
     without: dict[tuple[str, str], int] = {}
@@ -93,7 +99,7 @@ def _means(results: Results, songs: Sequence[str], names: Sequence[str]) -> dict
     if results.protocol.pool == "songs":
         sums = {key: np.divide(sums[key], counts[key], where=counts[key] > 0, out=np.zeros(len(songs))) for key in sums}
         counts = {key: (count > 0).astype(float) for key, count in counts.items()}
-    found: dict[tuple[str, str], Figure] = {}
+    found: Table = {}
     for name in names:
         own = [key for key in sums if key[0] == name and windows[key]]
         each = {key: _ratio(sums[key], counts[key]) for key in own}
@@ -112,9 +118,9 @@ def _ratio(sums: Floats, counts: Floats) -> Floats:
     return np.asarray(mean + (sums - mean * counts) / counts.mean())
 
 
-def _distances(frames: Sequence[Frames], name: str) -> dict[tuple[str, str], Figure]:
+def _distances(frames: Sequence[Frames], name: str) -> Table:
     groups = dict.fromkeys(key.split("|")[1] for song in frames for key in song if key.split("|")[0] == name)
-    found: dict[tuple[str, str], Figure] = {}
+    found: Table = {}
     for group in groups:
         pairs = [(song.get(f"{name}|{group}|real"), song.get(f"{name}|{group}|made")) for song in frames]
         sizes = [0 if made is None else len(made) for _, made in pairs]
@@ -134,17 +140,40 @@ def _jackknife(pairs: Sequence[Sides]) -> Floats | None:
     Songs are left out one by one, or in 40 groups where there are more. None where a set has fewer than two frames.
     """
     count = min(len(pairs), _GROUPS)
-    whole = _distance(pairs)
-    left = [_distance([pair for i, pair in enumerate(pairs) if i % count != group]) for group in range(count)]
+    real, made = _Set.of([pair[0] for pair in pairs]), _Set.of([pair[1] for pair in pairs])
+    whole = _distance(real, made, range(len(pairs)))
     if whole is None:
         return None
-    known = [value for value in left if value is not None]
+    kept = ([song for song in range(len(pairs)) if song % count != group] for group in range(count))
+    known = [value for songs in kept if (value := _distance(real, made, songs)) is not None]
     if len(known) < max(count, 2):  # too few songs to leave one out
         return np.full(count, whole)
     return np.asarray(whole + (count - 1) * (np.mean(known) - np.array(known)))
 
 
-def _distance(pairs: Sequence[Sides]) -> float | None:
-    sides = [[pair[side] for pair in pairs if pair[side] is not None] for side in (0, 1)]
-    real, made = (np.concatenate(side) if side else np.zeros((0, 1)) for side in sides)  # type: ignore[arg-type]
-    return frechet_distance(Gaussian.of(real), Gaussian.of(made)) if min(len(real), len(made)) > 1 else None
+def _distance(real: _Set, made: _Set, songs: Sequence[int]) -> float | None:
+    one, other = real.gaussian(songs), made.gaussian(songs)
+    return None if one is None or other is None else frechet_distance(one, other)
+
+
+@dataclass(frozen=True, eq=False)
+class _Set:
+    """Embedding frames song by song, and their moments where there are many frames: then sets of songs merge quickly."""
+
+    frames: Sequence[NDArray[np.float32] | None]
+    moments: Sequence[Moments | None] | None
+
+    @classmethod
+    def of(cls, frames: Sequence[NDArray[np.float32] | None]) -> _Set:
+        some = [part for part in frames if part is not None]
+        many = bool(some) and sum(map(len, some)) > 4 * some[0].shape[1]
+        return cls(frames, [None if part is None else Moments.of(part) for part in frames] if many else None)
+
+    def gaussian(self, songs: Sequence[int]) -> Gaussian | None:
+        """Of some songs; None where they have fewer than two frames."""
+        parts = [part for song in songs if (part := self.frames[song]) is not None]
+        if sum(map(len, parts)) < 2:
+            return None
+        if self.moments is None:
+            return Gaussian.of(np.concatenate(parts))
+        return Gaussian.from_moments(Moments.pooled(m for song in songs if (m := self.moments[song]) is not None))

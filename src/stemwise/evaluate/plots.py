@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stemwise.evaluate.figures import ALL, figures
+from stemwise.evaluate.figures import ALL, Table
 from stemwise.evaluate.metrics import metric
-from stemwise.evaluate.results import Results
 
 
-def plot(folder: Path, runs: Sequence[Results]) -> list[Path]:
-    """Write `folder`/METRIC.png for every metric. Needs matplotlib (the extra `eval`)."""
+def plot(folder: Path, metrics: Sequence[str], tables: Mapping[str, Table]) -> list[Path]:
+    """Write `folder`/METRIC.png for every metric; `tables` by system. Needs matplotlib (the extra `eval`)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    tables = [figures(run, run.finished()) for run in runs]
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for name in runs[0].protocol.metrics:
-        stems = list(dict.fromkeys(stem for table in tables for key, stem in table if key == name))
+    for name in metrics:
+        stems = list(dict.fromkeys(stem for table in tables.values() for key, stem in table if key == name))
         stems = [stem for stem in stems if stem != ALL] + [ALL] * (ALL in stems)
         if not stems:
             continue
-        picture = Figure(figsize=(max(4.0, 1.2 + 0.28 * len(stems) * (len(runs) + 1)), 3.6), layout="constrained")
+        picture = Figure(figsize=(max(4.0, 1.2 + 0.28 * len(stems) * (len(tables) + 1)), 3.6), layout="constrained")
         FigureCanvasAgg(picture)
         axes = picture.add_subplot()
-        for place, (run, table) in enumerate(zip(runs, tables)):
+        for place, (label, table) in enumerate(tables.items()):
             shown = [(i, table[name, stem].interval()) for i, stem in enumerate(stems) if (name, stem) in table]
-            offset = (place - (len(runs) - 1) / 2) * 0.7 / len(runs)
+            offset = (place - (len(tables) - 1) / 2) * 0.7 / len(tables)
             means = [interval.mean for _, interval in shown]
             below = [interval.mean - interval.low for _, interval in shown]
             above = [interval.high - interval.mean for _, interval in shown]
-            axes.errorbar(
-                [i + offset for i, _ in shown], means, yerr=[below, above], fmt="o", capsize=3, label=run.label
-            )
+            axes.errorbar([i + offset for i, _ in shown], means, yerr=[below, above], fmt="o", capsize=3, label=label)
         axes.set_xticks(range(len(stems)), stems, rotation=30 if len(stems) > 4 else 0)
         axes.set_ylabel(f"{name} ({metric(name).unit})")
         axes.set_title(f"{metric(name).better} is better; 95 % intervals", fontsize="small")

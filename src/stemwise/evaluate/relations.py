@@ -61,7 +61,7 @@ def check_relations(relations: Sequence[Relation], runs: Sequence[Results]) -> l
         unknown = [name for name in (relation.better, relation.worse) if name not in by_label]
         if unknown:
             raise RecipeError(f"relations: no system is called {unknown[0]!r}; there are: {', '.join(by_label)}")
-        compared = paired_figures(by_label[relation.better], by_label[relation.worse])
+        compared = paired_figures(by_label[relation.better], by_label[relation.worse], relation.metrics)
         for name in relation.metrics:
             own = [pair for pair in compared.pairs if pair.metric == name]
             pair = next((p for p in own if p.stem == ALL), own[0] if own else None)

@@ -12,7 +12,7 @@ from stemwise import __version__
 from stemwise.checkpoint import write_atomically
 from stemwise.errors import EvaluationError
 from stemwise.evaluate.compare import Compared
-from stemwise.evaluate.figures import ALL, Figure, figures
+from stemwise.evaluate.figures import ALL, Figure, Table, figures
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.relations import Finding
 from stemwise.evaluate.results import SETTINGS, Results, read_results
@@ -20,16 +20,24 @@ from stemwise.metrics.statistics import Interval
 
 COLUMNS = ("system", "song", "start", "seconds", "given", "wanted", "stem", "metric", "value", "note")
 _WIDEST = 8
-Table = dict[tuple[str, str], Figure]
+Tables = Mapping[str, Table]
+"""Figures by the system's name."""
 
 
-def write_report(folder: Path, runs: Sequence[Results], findings: Sequence[Finding] = ()) -> str:
+def tables_of(runs: Sequence[Results]) -> dict[str, Table]:
+    """The figures of every system over its finished songs."""
+    return {run.label: figures(run, run.finished()) for run in runs}
+
+
+def write_report(
+    folder: Path | str, runs: Sequence[Results], tables: Tables | None = None, findings: Sequence[Finding] = ()
+) -> str:
     """Write `results.csv` and `report.md` over the finished songs of all systems; returns the text of the report.
 
     Raises EvaluationError where it cannot be written.
     """
-    tables = {run.label: figures(run, run.finished()) for run in runs}
-    text = report(runs, tables, findings)
+    folder = Path(folder)
+    text = report(runs, tables_of(runs) if tables is None else tables, findings)
     try:
         write_atomically(folder / "results.csv", _rows(runs).encode())
         write_atomically(folder / "report.md", text.encode())
@@ -40,16 +48,16 @@ def write_report(folder: Path, runs: Sequence[Results], findings: Sequence[Findi
     return text
 
 
-def report(runs: Sequence[Results], tables: Mapping[str, Table], findings: Sequence[Finding] = ()) -> str:
+def report(runs: Sequence[Results], tables: Tables, findings: Sequence[Finding] = ()) -> str:
     """The report as Markdown: tables first, then all that the figures depend on."""
     lines = ["# Evaluation", "", *_summary(runs, tables), *_details(runs, tables)]
     if findings:
         lines += ["## Published relations", "", *_relations(findings)]
-    lines += ["## Definitions", "", *_definitions(runs), "## Songs", "", *_songs(runs)]
+    lines += ["## Definitions", "", *_definitions(runs, tables), "## Songs", "", *_songs(runs)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def document(runs: Sequence[Results], findings: Sequence[Finding] = ()) -> dict[str, Any]:
+def document(runs: Sequence[Results], tables: Tables, findings: Sequence[Finding] = ()) -> dict[str, Any]:
     """The figures as plain values, for `--json`."""
     return {
         "format": 1,
@@ -62,7 +70,7 @@ def document(runs: Sequence[Results], findings: Sequence[Finding] = ()) -> dict[
                 "system": dict(run.settings["system"]),
                 "folder": str(run.folder),
                 "songs": {"asked": len(run.songs), "finished": len(run.finished()), "failed": run.failures()},
-                "figures": [_plain(figure) for figure in figures(run, run.finished()).values()],
+                "figures": [_plain(figure) for figure in tables[run.label].values()],
             }
             for run in runs
         ],
@@ -145,7 +153,7 @@ def spread(interval: Interval) -> str:
     return f"{number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]"
 
 
-def _summary(runs: Sequence[Results], tables: Mapping[str, Table]) -> list[str]:
+def _summary(runs: Sequence[Results], tables: Tables) -> list[str]:
     names = runs[0].protocol.metrics
     arrows = {name: "↑" if metric(name).better == "higher" else "↓" for name in names}
     lines = [
@@ -160,7 +168,7 @@ def _summary(runs: Sequence[Results], tables: Mapping[str, Table]) -> list[str]:
     return [*lines, ""]
 
 
-def _details(runs: Sequence[Results], tables: Mapping[str, Table]) -> list[str]:
+def _details(runs: Sequence[Results], tables: Tables) -> list[str]:
     """A table for each metric that is given by stem (or by set of stems): systems down, stems across."""
     lines: list[str] = []
     for name in runs[0].protocol.metrics:
@@ -193,7 +201,7 @@ def _relations(findings: Sequence[Finding]) -> list[str]:
     return [*lines, ""]
 
 
-def _definitions(runs: Sequence[Results]) -> list[str]:
+def _definitions(runs: Sequence[Results], tables: Tables) -> list[str]:
     asked = runs[0].protocol
     lines = [f"- {name} ({metric(name).unit}): {metric(name).definition}." for name in asked.metrics]
     if asked.pool == "songs":
@@ -217,7 +225,7 @@ def _definitions(runs: Sequence[Results]) -> list[str]:
     lines += [f"- Encoder of {name}: {version}." for name, version in runs[0].settings["instruments"].items()]
     for run in runs:
         facts = ", ".join(f"{key} {value}" for key, value in run.settings["system"].items())
-        lines.append(f"- {run.label}: {facts}; N: {_counts(run)}.")
+        lines.append(f"- {run.label}: {facts}; N: {_counts(tables[run.label])}.")
     return [*lines, ""]
 
 
@@ -236,8 +244,7 @@ def _cutting(run: Results) -> str:
     )
 
 
-def _counts(run: Results) -> str:
-    table = figures(run, run.finished())
+def _counts(table: Table) -> str:
     names = dict.fromkeys(name for name, _ in table)
     found = {name: _overall(table, name) for name in names}
     return "; ".join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,6 +98,9 @@ def evaluate(
     labels = [entrant.label for entrant in entrants]
     if len(set(labels)) < len(labels):
         raise QueryError(f"two systems are called the same ({', '.join(labels)}); give them names of their own")
+    twice = sorted(name for name, count in Counter(song.name for song in songs).items() if count > 1)
+    if twice:
+        raise QueryError(f"several songs are called {twice[0]}; results are kept by name, so rename them")
     names = judged(songs, protocol)
     settled = protocol.model_copy(update={"stems": list(names)})
     ruler = Ruler(settled, weights or {}, device)

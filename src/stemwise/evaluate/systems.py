@@ -67,6 +67,7 @@ def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, d
     elif name == RANDOM:
         answer = random_submix(songs, protocol)
     elif _is_outputs(Path(name)):
+        _check_outputs(protocol)
         answer = outputs(Path(name))
         settings["outputs"] = _content(Path(name))
     else:
@@ -74,7 +75,7 @@ def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, d
     if section.candidates > 1:
         answer = best_of(answer, section.candidates, energy if section.rank == "energy" else _coherence(device))
         settings |= {"candidates": section.candidates, "rank": section.rank}
-    label = section.name or Path(name).name
+    label = section.name or Path(name).resolve().name
     if "/" in label or label.startswith("."):
         raise QueryError(f"a system cannot be called {label!r}; its results lie in a folder of that name")
     return Entrant(label, answer, {"system": label if settings.get("outputs") else name, **settings})
@@ -137,6 +138,19 @@ def outputs(folder: Path) -> System:
         return Audio(wanted, torch.from_numpy(read_at(made, start, wanted, shape))[None], truth.rate)
 
     return answer
+
+
+def _check_outputs(protocol: Protocol) -> None:
+    """Raises QueryError for questions that one output a song cannot answer."""
+    if protocol.task == "accompany" and protocol.given in ("all", "random"):
+        raise QueryError(
+            f"a folder of outputs has one version of each stem, not one for every set that is heard ({protocol.given}); "
+            "use --given leave-one-out, or the one set that its stems were made for"
+        )
+    if protocol.task == "generate" and protocol.chunks is not None and protocol.chunks.per_song is None:
+        raise QueryError(
+            "outputs of generate are taken in order: give --per-song, so that it is known how many there are"
+        )
 
 
 def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -> tuple[System, dict[str, Any]]:
