@@ -72,10 +72,11 @@ def test_a_mixture_without_stems_must_be_whole(tmp_path: Path) -> None:
 def test_midi_files_are_parsed(tmp_path: Path) -> None:
     pytest.importorskip("symusic")
     (tmp_path / "good.mid").write_bytes(trees.midi_bytes(60))
-    (tmp_path / "bad.mid").write_bytes(trees.midi_bytes(61)[:20])
+    (tmp_path / "bad.mid").write_bytes(trees.midi_bytes(61)[:-4])
+    (tmp_path / "empty.mid").write_bytes(trees.midi_bytes(62)[:20])
     report = verify(tmp_path)
-    assert (report.midi, report.songs, report.ok) == (2, 0, False)
-    assert [(p.name, p.reason[:16]) for p in report.corrupt] == [("bad", "cannot be parsed")]
+    assert (report.midi, report.songs, report.ok) == (3, 0, False)
+    assert [(p.name, p.reason[:14]) for p in report.corrupt] == [("bad", "cannot be pars"), ("empty", "holds no notes")]
 
 
 def test_progress_counts_seconds_of_audio(tmp_path: Path) -> None:

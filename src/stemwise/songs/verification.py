@@ -261,7 +261,7 @@ def _energy(signal: np.ndarray) -> float:
 
 
 def _unparsed(scanned: Scan) -> Iterator[Problem]:
-    """The MIDI files that cannot be parsed. Raises SongError where there are some and symusic is not installed."""
+    """The MIDI files that cannot be parsed or hold no notes. Raises SongError where there are some and symusic is not installed."""
     if not scanned.midi:
         return
     try:
@@ -271,10 +271,10 @@ def _unparsed(scanned: Scan) -> Iterator[Problem]:
 
     def reason(song: MidiSong) -> str | None:
         try:
-            symusic.Score(song.file)
+            notes = symusic.Score(song.file).note_num()
         except Exception as error:  # symusic raises what its C++ parser throws, of several types
             return f"cannot be parsed ({error}); remove it"
-        return None
+        return None if notes else "holds no notes; remove it"
 
     for song in scanned.midi:
         wrong = reason(song)
