@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from stemwise.batch import Item, Outcome
     from stemwise.coherence.search import Grid
-    from stemwise.metrics.statistics import Interval
-    from stemwise.scores import Listening, Offset, Score, StemScores
+    from stemwise.scores import Listening
     from stemwise.signals import Signal
 
 Name = Annotated[
@@ -114,6 +113,7 @@ class _Work:
         from dataclasses import replace
 
         from stemwise.batch import Outcome
+        from stemwise.commands.score_tables import offset_lines, score_lines, song_lines
         from stemwise.scores import score_parts, score_stems, search_offset, signals_of
 
         task = self.tasks[item.track]
@@ -123,17 +123,17 @@ class _Work:
             if task.stem is None:
                 song = score_stems(signals, how=how)
                 lines = {name: found for name, found in song.stems.items() if found is not None}
-                self._say(_song_lines(item.track, song))
+                self._say(song_lines(item.track, song))
                 document = song.plain()
             else:
                 others = [name for name in signals if name != task.stem]
                 found = score_parts(signals, others, [task.stem], how=how)
                 lines = {task.stem: found}
-                self._say(_score_lines(item.track, found))
+                self._say(score_lines(item.track, found))
                 document = {"stem": task.stem, **found.plain()}
                 if self.moves is not None:
                     offset = search_offset(signals, task.stem, self.moves.grid, how=how)
-                    self._say(_offset_lines(offset, self.moves.bpm))
+                    self._say(offset_lines(offset, self.moves.bpm))
                     document["search"] = offset.plain()
         if self.plot is not None:
             from stemwise.coherence.plot import plot_over_time
@@ -253,64 +253,3 @@ def _steps(option: str, text: str, step: float | None) -> tuple[float, ...]:
         raise QueryError(f"{option} {text!r}: the start must not lie behind the end, and the step must be above 0")
     first, last = round(start / width), round(end / width)
     return tuple(sorted({round(i * width, 6) for i in range(first, last + 1)} | {0.0}))
-
-
-# -- what is said ----------------------------------------------------------------------------------------------------
-
-
-def _score_lines(title: str, found: Score) -> list[str]:
-    rows = [("coherence", _interval(found.coherence)), ("harmonic", _interval(found.harmonic)),
-            ("percussive", _interval(found.percussive)), ("in place", _percent(found.probability))]  # fmt: skip
-    return [f"{title}: {found.seconds:.1f} s, {found.coverage:.0%} of the windows scored", *_table(rows)]
-
-
-def _song_lines(title: str, song: StemScores) -> list[str]:
-    rows = [("stem", "coherence", "harmonic", "percussive", "in place", "scored")]
-    for name, found in song.stems.items():
-        if found is None:
-            rows.append((name, "silent, or alone", "", "", "", "0%"))
-        else:
-            intervals = (_interval(found.coherence), _interval(found.harmonic), _interval(found.percussive))
-            rows.append((name, *intervals, _percent(found.probability), f"{found.coverage:.0%}"))
-    names = list(song.stems)
-    pairs = [("each alone:", *names)]
-    for context in names:
-        values = [song.pairs.get((context, made)) for made in names]
-        pairs.append((context, *("–" if value is None else f"{value.mean:.2f}" for value in values)))
-    lines = [f"{title}: {song.seconds:.1f} s, each stem against the sum of the others", *_table(rows), *_table(pairs)]
-    if song.odd_one is not None:
-        lines.append(f"  fits least: {song.odd_one}")
-    return lines
-
-
-def _offset_lines(offset: Offset, bpm: float | None) -> list[str]:
-    def place(seconds: float) -> str:
-        beats = f" ({seconds * bpm / 60:+.3g} beats)" if bpm is not None else ""
-        return f"{seconds:+.3f} s{beats}"
-
-    top = [("shift", "semitones", "score", "gain")]
-    top += [(place(m.seconds), f"{m.semitones:+g}", f"{m.score:.2f}", _interval(m.gain)) for m in offset.moves[:5]]
-    best = offset.best
-    if best == offset.as_is:
-        verdict = "  no move fits surely better than none"
-    else:
-        verdict = f"  fits best when moved by {place(best.seconds)} and {best.semitones:+g} semitones"
-    return [f"  search over {len(offset.moves)} moves, {offset.windows} windows", *_table(top), verdict]
-
-
-def _interval(interval: Interval | None) -> str:
-    if interval is None:
-        return "–"
-    return f"{interval.mean:.2f}" if interval.count < 2 else str(interval)
-
-
-def _percent(interval: Interval | None) -> str:
-    if interval is None:
-        return "–"
-    spread = "" if interval.count < 2 else f" [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
-    return f"{interval.mean:.0%}{spread}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]

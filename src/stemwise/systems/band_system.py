@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,15 +33,21 @@ VIEWS = ((1, 0), (-1, 512), (-1, 0), (1, 512))
 """Views of a window for averaging: sign of the side channel (left and right swapped) and a shift in samples."""
 
 
+Guide = Callable[[Denoiser, Context, Callable[[Tensor], Tensor]], Denoiser]
+"""Soft evidence: (denoiser, what a window is asked with, its decoder to stems (batch, stem, 2, time)) -> denoiser."""
+
+
 @dataclass(frozen=True)
 class BandSystem:
     """Separation in one or a few evaluations, sampling for everything else.
 
-    With `precision` bfloat16 the network (not the state) is evaluated in it, about 40 dB below the estimate.
+    With `precision` bfloat16 the network (not the state) is evaluated in it, about 40 dB below the estimate. `guide`
+    bends the denoiser when something is sampled, for example by `coherence.guidance`.
     """
 
     prior: Band
     precision: torch.dtype = torch.float32
+    guide: Guide | None = None
 
     def _at_precision(self, denoise: Denoiser) -> Denoiser:
         def evaluate(x: Tensor, sigma: Tensor, /) -> Tensor:
@@ -135,6 +141,8 @@ class BandSystem:
         denoiser: Denoiser = bind(prior_at, {**rest, **heard})
         if heard and guidance != 1:
             denoiser = classifier_free(denoiser, bind(prior_at, rest), guidance)
+        if self.guide is not None:
+            denoiser = self.guide(denoiser, context, lambda state: prior.decode(state) * context.scale)
         constraint: Constraint = Free(shape)
         if context.fixed:
             constraint = self._fixed(free, context, shape)

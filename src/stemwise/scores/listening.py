@@ -1,4 +1,4 @@
-"""How well stems fit together, for files and arrays of any length: `score`, `score_stems` and `search_offset`."""
+"""Scoring files and arrays of any length: embed their windows, compare, and say how sure the means are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from stemwise.loading import load_coherence
 from stemwise.longform import Progress, ProgressCallback
 from stemwise.metrics.statistics import Interval, bootstrap
 from stemwise.outputs import MIX_NAMES, read_folder, stem_slots
+from stemwise.scores.results import Move, Offset, Score, StemScores
 from stemwise.signals import Signal
 from stemwise.stems import Audio, Part, known_names
 
@@ -29,128 +29,6 @@ HOP_SECONDS = 2.5
 CONTEXT, MADE = "context", "accompaniment"
 Stems = Mapping[str, Signal] | Audio | str | Path
 """Named signals, or a folder of stems as any verb of stemwise writes them."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well one signal fits to another.
-
-    Scores are unbounded logits of one encoder: compare them under the same encoder only. `probability` is between 0 and
-    1 and can be read by itself: how surely the encoder, given the context, prefers the signal in place over the same
-    signal from elsewhere in the song; 0.5 is a guess. None where the song is too short for that (under 10 s).
-
-    Intervals are 95 % percentile bootstraps (seed 0, 10 000 draws) over stretches of 5 s, within which the windows that
-    overlap are averaged first; they say how much the score varies within this song. With one stretch they have no width.
-
-    Attributes:
-        coherence: of the whole sound.
-        harmonic, percussive: of that part of the sound alone; None where the encoder cannot tell them apart.
-        probability: see above.
-        coverage: the share of the windows in which both sides are above -60 dBFS; the others are left out.
-        seconds: length of the song.
-        starts: of the windows that were scored, in seconds.
-        curves: the score of each of them, by "both", "harmonic" and "percussive".
-    """
-
-    coherence: Interval
-    harmonic: Interval | None
-    percussive: Interval | None
-    probability: Interval | None
-    coverage: float
-    seconds: float
-    starts: tuple[float, ...]
-    curves: Mapping[PartName, tuple[float, ...]]
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        intervals = {name: _plain(getattr(self, name)) for name in ("coherence", "harmonic", "percussive")}
-        return {
-            **intervals,
-            "probability": _plain(self.probability),
-            "coverage": round(self.coverage, 4),
-            "seconds": round(self.seconds, 3),
-            "starts": [round(start, 4) for start in self.starts],
-            "curves": {part: [round(value, 4) for value in values] for part, values in self.curves.items()},
-        }
-
-
-@dataclass(frozen=True)
-class StemScores:
-    """How the stems of a song fit together. None stands for two sides that are never audible together.
-
-    Attributes:
-        stems: each stem against the sum of the others.
-        pairs: (context, made) -> each stem against each other one.
-        seconds: length of the song.
-    """
-
-    stems: Mapping[str, Score | None]
-    pairs: Mapping[tuple[str, str], Interval | None]
-    seconds: float
-
-    @property
-    def coherence(self) -> float | None:
-        """Mean over the stems of their scores against the sum of the others; None if there are none."""
-        scores = [entry.coherence.mean for entry in self.stems.values() if entry is not None]
-        return sum(scores) / len(scores) if scores else None
-
-    @property
-    def odd_one(self) -> str | None:
-        """The stem that fits least; None with fewer than three that have a score."""
-        found = {name: entry.coherence.mean for name, entry in self.stems.items() if entry is not None}
-        return min(found, key=lambda name: found[name]) if len(found) > 2 else None
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "seconds": round(self.seconds, 3),
-            "coherence": None if self.coherence is None else round(self.coherence, 4),
-            "odd_one": self.odd_one,
-            "stems": {name: None if entry is None else entry.plain() for name, entry in self.stems.items()},
-            "pairs": [
-                {"context": context, "made": made, "coherence": _plain(entry)}
-                for (context, made), entry in self.pairs.items()
-            ],
-        }
-
-
-@dataclass(frozen=True)
-class Move:
-    """A stem moved by `seconds` (positive is later) and transposed by `semitones`.
-
-    `gain` is by how much the score is above that of the stem as it is, paired by windows; 95 % bootstrap interval.
-    """
-
-    seconds: float
-    semitones: float
-    score: float
-    gain: Interval
-
-
-@dataclass(frozen=True)
-class Offset:
-    """What a search found: all moves, best first; `as_is` is the stem unmoved, among them."""
-
-    moves: tuple[Move, ...]
-    windows: int
-
-    @property
-    def best(self) -> Move:
-        """The move with the highest score, if it is surely better than none: its gain's interval is above 0."""
-        return self.moves[0] if self.moves[0].gain.low > 0 else self.as_is
-
-    @property
-    def as_is(self) -> Move:
-        """The stem unmoved."""
-        return next(move for move in self.moves if move.seconds == 0 and move.semitones == 0)
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = [
-            {"seconds": m.seconds, "semitones": m.semitones, "score": round(m.score, 4), "gain": _plain(m.gain)}
-            for m in self.moves
-        ]
-        return {"windows": self.windows, "best": rows[self.moves.index(self.best)], "moves": rows}
 
 
 @dataclass(frozen=True)
@@ -249,7 +127,7 @@ def search_offset(
     margin = round(grid.margin * encoder.rate)
     length = encoder.window + 2 * margin
     mixing = np.array([[name in part for name in used] for part in (x, y)], np.float32)
-    every = ((start, mixing @ w) for start, w in _told(used, rate, encoder.rate, length, length // 2, how.progress))
+    every = ((start, mixing @ w) for start, w in _told(used, rate, encoder.rate, length, encoder.window, how.progress))
     pairs = audible_pairs(every, margin, windows)
     if len(pairs) < 2:
         raise ScoreError(
@@ -258,8 +136,9 @@ def search_offset(
         )
     table = scores_of_moves(encoder, pairs, grid, part=part, direction=how.direction)
     base = table[grid.semitones.index(0), grid.shifts.index(0)]
+    level = 1 - 0.05 / (len(grid.shifts) * len(grid.semitones))  # Bonferroni: 95 % for all moves together
     moves = [
-        Move(shift, semitones, float(table[i, j].mean()), bootstrap(table[i, j] - base))
+        Move(shift, semitones, float(table[i, j].mean()), bootstrap(table[i, j] - base, level=level))
         for i, semitones in enumerate(grid.semitones)
         for j, shift in enumerate(grid.shifts)
     ]
@@ -364,10 +243,3 @@ def _said(part: Part, signals: Mapping[str, Signal]) -> str:
     """The files of a part, or its names where they are arrays."""
     chosen = {name: signal for name, signal in signals.items() if name in part}
     return " + ".join(str(signal) if isinstance(signal, str | Path) else name for name, signal in chosen.items())
-
-
-def _plain(interval: Interval | None) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    return {"mean": round(interval.mean, 4), "low": round(interval.low, 4), "high": round(interval.high, 4),
-            "stretches": interval.count}  # fmt: skip
