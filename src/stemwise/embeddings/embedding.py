@@ -103,7 +103,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def chunks(signal: Floats32, size: int, hop: int) -> NDArray[np.float32]:
-    """(chunk, size): one chunk from every `hop`-th sample, what lies beyond the end is silence."""
+    """A view (chunk, size): one chunk from every `hop`-th sample, what lies beyond the end is silence."""
     count = -(-len(signal) // hop)
     padded = np.pad(signal, (0, (count - 1) * hop + size - len(signal)))
-    return np.lib.stride_tricks.sliding_window_view(padded, size)[::hop].copy()
+    return np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]

@@ -62,7 +62,7 @@ def clap(name: str, network: Any) -> NetworkEmbedding:
         rounded = np.trunc(np.clip(signal, -1, 1) * 32767) / np.float32(32767)
         parts = chunks(rounded.astype(np.float32), 10 * rate, rate)
         found = [
-            _batched(features, _clap_levels(torch.from_numpy(parts[i : i + _BATCH]), bank), place)
+            _batched(features, _clap_levels(torch.from_numpy(parts[i : i + _BATCH].copy()), bank), place)
             for i in range(0, len(parts), _BATCH)
         ]
         return np.concatenate(found)
@@ -81,13 +81,14 @@ def encodec(name: str, network: Any) -> NetworkEmbedding:
     rate, size = int(config.sampling_rate), int(config.hidden_size)
     piece = int(config.chunk_length or _ENCODEC_SECONDS * rate)
 
+    at_once = max(1, _BATCH * rate // piece)  # as much audio in every batch, however long its pieces
+
     def encode(block: Tensor) -> Tensor:
         return network.encoder(block.expand(-1, config.audio_channels, -1)).transpose(1, 2)
 
     def hear(signal: Floats32) -> Floats32:
         whole = len(signal) // piece * piece
-        full = torch.from_numpy(signal[:whole].reshape(-1, 1, piece))
-        blocks = [full[i : i + _BATCH] for i in range(0, len(full), _BATCH)]
+        blocks = list(torch.from_numpy(signal[:whole].reshape(-1, 1, piece)).split(at_once)) if whole else []
         if whole < len(signal):
             blocks.append(torch.from_numpy(signal[None, None, whole:].copy()))
         return np.concatenate([_batched(encode, block, place).reshape(-1, size) for block in blocks])
