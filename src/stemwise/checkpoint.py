@@ -256,7 +256,8 @@ def _check_is_safetensors(file: Path) -> None:
     size = file.stat().st_size
     with open(file, "rb") as handle:
         head = handle.read(9)
-    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+    # A header of safetensors may begin with the byte of a pickle, but then JSON follows its length.
+    if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[8:9] != b"{"):
         raise ModelError(
             f"{file}: this is a pickle (a torch.save file), which could run code when loaded, so it is refused; "
             "ask its author for safetensors, or export it with `stemwise export`"

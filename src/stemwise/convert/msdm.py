@@ -196,9 +196,11 @@ def _read(file: Path) -> dict[str, Any]:
         raise ModelError(
             f"{file}: no such file; give the .ckpt that was published, or the folder of the four weak ones"
         )
+    with open(file, "rb") as handle:
+        zipped = handle.read(4) == b"PK\x03\x04"  # older files cannot be mapped, and need twice the memory
     try:
         with torch.serialization.safe_globals([(_LogNormal, _CLASS)]):
-            document = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            document = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{file}: not an MSDM checkpoint: {_foreign(file)}; nothing in it was run") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:

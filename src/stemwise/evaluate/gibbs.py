@@ -1,7 +1,7 @@
 """Gibbs sampling around any regression separator: the baseline "Demucs + Gibbs" of the GMSDI poster (512 steps).
 
 After Manilow et al. (2022), who re-estimate random groups of sources given the others. A separator that hears nothing
-but mixtures is given what the kept stems leave of the mixture.
+but mixtures is given what the kept stems leave of the mixture, and its answer is closed to sum to that.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def gibbs(separator: Separator, mixture: Tensor, steps: int = STEPS, seed: int =
 
     Each step re-estimates every stem with a probability that falls linearly from 1 to 0.1 over the first four fifths
     (Yao et al. 2014): what the others leave of the mixture is separated, and the chosen stems' estimates are taken.
+    Raises QueryError for no steps, or a separator whose answer has another shape.
     """
     if steps < 1:
         raise QueryError(f"Gibbs sampling needs at least one step, got {steps}")
@@ -36,14 +37,19 @@ def gibbs(separator: Separator, mixture: Tensor, steps: int = STEPS, seed: int =
     stems = separator(mixture)
     if stems.ndim != 4 or stems[:, 0].shape != mixture.shape:
         raise QueryError(f"the separator gave the shape {tuple(stems.shape)} for mixtures {tuple(mixture.shape)}")
+    stems = _closed(stems, mixture)
     for step in range(1, steps):
         chance = max(LEAST, 1 - (1 - LEAST) * step / (ANNEALED * steps))
-        chosen = torch.rand(stems.shape[1], generator=draw) < chance
-        if not chosen.any():
-            continue
+        chosen = (torch.rand(stems.shape[1], generator=draw) < chance).to(stems.device)
+        if chosen.sum() < 2:
+            continue  # a single stem is what the others leave, which it already is
         rest = mixture - stems[:, ~chosen].sum(1)
-        stems = torch.where(chosen[:, None, None].to(stems.device), separator(rest), stems)
+        stems[:, chosen] = _closed(separator(rest)[:, chosen], rest)
     return stems
+
+
+def _closed(stems: Tensor, mixture: Tensor) -> Tensor:
+    return stems + (mixture - stems.sum(1))[:, None] / stems.shape[1]
 
 
 def gibbs_system(separator: Separator, names: tuple[str, ...], steps: int = STEPS) -> System:

@@ -182,7 +182,9 @@ class Attention(nn.Module):
         q, k, v = (
             z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (self.query(h), *self.key_value(h).chunk(2, 2))
         )
-        h = F.scaled_dot_product_attention(q, k, v)
+        # Plain products: there are a few hundred positions at most, and `vmap` over networks knows them.
+        weights = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(3, dtype=torch.float32)
+        h = weights.to(v.dtype) @ v
         return self.out_norm(self.out(h.transpose(1, 2).flatten(2)))
 
 

@@ -1,0 +1,135 @@
+"""`stemwise convert msdm`: published checkpoints become model folders, others are refused, nothing is executed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from published_msdm import FIXTURES, facts, state, tensors
+from stemwise.checkpoint import load_model, read_info
+from stemwise.cli import app
+from stemwise.convert.msdm import STEMS, convert_msdm, read_checkpoint
+from stemwise.errors import ModelError
+from stemwise.systems.msdm import Msdm, WeakMsdm
+
+JOINT = FIXTURES / "checkpoint_four_source.ckpt"
+SINGLE = FIXTURES / "checkpoint_one_source.ckpt"
+
+
+def test_a_joint_checkpoint_gives_the_recorded_numbers(tmp_path: Path) -> None:
+    module = load_model(convert_msdm(JOINT, tmp_path / "model"))
+    assert isinstance(module, Msdm)
+    recorded = tensors("checkpoint_expected")
+    with torch.no_grad():
+        denoised = module(recorded["four_source.x"], recorded["four_source.sigma"])
+    torch.testing.assert_close(denoised, recorded["four_source.denoised"], atol=1e-5, rtol=1e-5)
+    info = read_info(tmp_path / "model")
+    assert (info.stems, info.rate, info.window) == (STEMS, 22050, 2**18)
+    assert info.metadata["epoch"] == 1
+    assert (module.config.sigma_mean, module.config.sigma_std) == (-3.0, 1.0)
+
+
+def test_weak_checkpoints_become_one_model(tmp_path: Path) -> None:
+    """Told by the stem in the name or by the published run's folder; the copies need not share storage."""
+    folder = tmp_path / "weakly-msdm"
+    (folder / "ruby-dew-290").mkdir(parents=True)
+    shutil.copy(SINGLE, folder / "ruby-dew-290" / "epoch=236.ckpt")
+    for stem in STEMS[:3]:
+        shutil.copy(FIXTURES / "checkpoint_one_source_unshared.ckpt", folder / f"{stem}.ckpt")
+    module = load_model(convert_msdm(folder, tmp_path / "model"))
+    assert isinstance(module, WeakMsdm)
+    recorded = tensors("checkpoint_expected")
+    with torch.no_grad():
+        denoised = module(recorded["one_source.x"].expand(-1, 4, -1).contiguous(), recorded["one_source.sigma"])
+    expected = recorded["one_source.denoised"].expand(-1, 4, -1)
+    torch.testing.assert_close(denoised, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_recorded_hyper_parameters_are_read() -> None:
+    config, tensors_, about = read_checkpoint(JOINT)
+    assert (config.sources, config.channels, config.patch, config.factors) == (4, 16, 2, (4, 2))
+    assert len(tensors_) == facts("checkpoint")["checkpoints"]["four_source"]["entries"]
+    assert about["sigma_data"] == 0.2
+
+
+def rewritten(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    about = facts("checkpoint")["checkpoints"]["four_source"]
+    settings = {k: v for k, v in about["hyper_parameters"].items() if k != "diffusion_sigma_distribution"}
+    weights = {f"model.unet.{k}": t for k, t in state(about["shapes"], "x").items()}
+    document = {"state_dict": weights, "hyper_parameters": settings, "epoch": 1, "global_step": 2}
+    change(document)
+    torch.save(document, tmp_path / "changed.ckpt")
+    return tmp_path / "changed.ckpt"
+
+
+def _drop(document: dict[str, Any]) -> None:
+    del document["state_dict"]["model.unet.bottleneck.attention.fn.norm.g"]
+
+
+def _add(document: dict[str, Any]) -> None:
+    document["state_dict"]["model.embedder.weight"] = torch.zeros(2)
+
+
+def _set(name: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["hyper_parameters"].__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_drop, r"middle\.norm\.gain: missing"),
+        (_add, r"surplus tensor\(s\), such as model\.embedder\.weight"),
+        (_set("channels", 32), r"expected shape"),
+        (_set("use_nearest_upsample", True), "use_nearest_upsample is True, expected False"),
+        (_set("multipliers", [1, 2]), "multipliers"),
+        (lambda document: document.pop("state_dict"), "no state_dict"),
+    ],
+)
+def test_checkpoints_of_another_kind_are_named(tmp_path: Path, change: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        convert_msdm(rewritten(tmp_path, change), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_without_hyper_parameters_the_published_shape_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected shape \(1024, 1024\)"):
+        convert_msdm(rewritten(tmp_path, lambda d: d.pop("hyper_parameters")), tmp_path / "model")
+
+
+def test_foreign_classes_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"unlisted_package\.things\.Thing"):
+        convert_msdm(FIXTURES / "checkpoint_unlisted_class.ckpt", tmp_path / "model")
+    (tmp_path / "short.ckpt").write_bytes(JOINT.read_bytes()[:200_000])
+    with pytest.raises(ModelError, match="cut short"):
+        convert_msdm(tmp_path / "short.ckpt", tmp_path / "model")
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        convert_msdm(tmp_path / "text.ckpt", tmp_path / "model")
+
+
+def test_single_networks_and_odd_folders_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"1 source.*expected 4.*22050 Hz.*the folder that holds them"):
+        convert_msdm(SINGLE, tmp_path / "model")
+    shutil.copy(SINGLE, tmp_path / "bass.ckpt")
+    with pytest.raises(ModelError, match=r"no checkpoint .* of drums, guitar, piano; found bass"):
+        convert_msdm(tmp_path, tmp_path / "model")
+    shutil.copy(SINGLE, tmp_path / "bass-2.ckpt")
+    with pytest.raises(ModelError, match="another network of the bass"):
+        convert_msdm(tmp_path, tmp_path / "model")
+    (tmp_path / "bass-2.ckpt").rename(tmp_path / "unknown.ckpt")
+    with pytest.raises(ModelError, match="its stem is told by neither"):
+        convert_msdm(tmp_path, tmp_path / "model")
+
+
+def test_the_command_converts_and_refuses_with_exit_code_3(tmp_path: Path) -> None:
+    run = CliRunner().invoke(app, ["convert", "msdm", str(JOINT), "--out", str(tmp_path / "model")])
+    assert run.exit_code == 0, run.output
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+    run = CliRunner().invoke(app, ["convert", "msdm", str(tmp_path / "none.ckpt"), "--out", str(tmp_path / "x")])
+    assert run.exit_code == 3
