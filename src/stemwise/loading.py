@@ -37,7 +37,7 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     """
     from stemwise.checkpoint import load_model, read_info
 
-    folder = _folder(name)
+    folder = folder_of(name)
     module = load_model(folder).eval().requires_grad_(False)
     place = torch.device(pick_device(device))
     facts = dict(read_info(folder).metadata)
@@ -64,14 +64,15 @@ def load_coherence(name: str | Path = "cocola", device: str = "auto") -> Cocola:
     from stemwise.checkpoint import load_model
     from stemwise.coherence.cocola import Cocola
 
-    folder = _folder(name)
+    folder = folder_of(name)
     module = load_model(folder)
     if not isinstance(module, Cocola):
         raise ModelError(f"{folder}: a {type(module).__name__} does not score coherence; give the folder of a COCOLA")
     return module.to(pick_device(device)).eval().requires_grad_(False)
 
 
-def _folder(name: str | Path) -> Path:
+def folder_of(name: str | Path) -> Path:
+    """The folder of a bundled model, or the folder itself. Raises `ModelError` with the names there are."""
     folder = BUNDLED / str(name) if str(name) in models() else Path(name)
     if not folder.is_dir():
         close = difflib.get_close_matches(str(name), models(), 1)

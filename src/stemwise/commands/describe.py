@@ -25,20 +25,23 @@ def info(
     as_json: o.Json = False,
 ) -> None:
     """Say what a model is and what it was measured to do."""
-    from stemwise.loading import load
+    from stemwise.checkpoint import load_model, read_info
+    from stemwise.loading import folder_of, load
 
-    loaded = load(model, "cpu")
-    card = loaded.folder / "README.md"
+    folder = folder_of(model)
+    about = read_info(folder)
+    card = folder / "README.md"
     facts: dict[str, Any] = {
-        "name": loaded.name,
-        "stems": list(loaded.stems),
-        "rate_hz": loaded.rate,
-        "band_hz": loaded.rate // 2,
-        "window_seconds": round(loaded.window / loaded.rate, 3),
-        "channels": loaded.channels,
-        "parameters": loaded.parameters,
-        "size_mb": round(sum(file.stat().st_size for file in loaded.folder.iterdir()) / 1e6, 1),
-        **{key: value for key, value in loaded.card.items()},
+        "name": folder.name,
+        "type": about.type,
+        "stems": list(about.stems) or None,
+        "rate_hz": about.rate,
+        "band_hz": about.rate // 2,
+        "window_seconds": round(about.window / about.rate, 3),
+        "channels": load(model, "cpu").channels if about.stems else 1,
+        "parameters": sum(weight.numel() for weight in load_model(folder).parameters()),
+        "size_mb": round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, 1),
+        **about.metadata,
         "model_card": card.name if card.is_file() else None,
     }
     voice = Voice(as_json=as_json)
