@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import stemwise
-from stemwise.codecs import Lapped
+from stemwise.evaluate.baselines import ratio_mask
 from stemwise.metrics.separation import si_sdr
 from stemwise.songs import folder
 from stemwise.songs.synthetic import write_songs
@@ -27,16 +27,6 @@ from stemwise.songs.synthetic import write_songs
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_SEED = 950_000
 JUDGED = ("bass", "drums", "guitar", "piano")
-
-
-def ratio_mask(stems: torch.Tensor, bins: int = 2048) -> np.ndarray:
-    """Oracle: every stem's share of the power in each bin of the lapped transform, times the mixture."""
-    codec = Lapped(bins, tilt=0.0)
-    frames = stems.shape[-1]
-    padded = torch.nn.functional.pad(stems, (0, -frames % bins))
-    power = codec.encode_complex(padded).abs().square()
-    mask = power / power.sum(0).clamp_min(1e-12)
-    return codec.decode(mask * codec.encode(padded.sum(0)))[..., :frames].numpy()
 
 
 def main() -> None:
@@ -64,7 +54,7 @@ def main() -> None:
     for song in songs:
         truth = song.read(0, song.frames, names)
         mixture = truth.sum(0)
-        answers = {"oracle ratio mask": ratio_mask(torch.from_numpy(truth))}
+        answers = {"oracle ratio mask": ratio_mask(torch.from_numpy(truth)).numpy()}
         for n in args.evaluations:
             started = time.perf_counter()
             answers[f"{args.model}, {n} evaluation{'s' * (n > 1)}"] = (

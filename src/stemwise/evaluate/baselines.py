@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stemwise.codecs import Lapped
 from stemwise.errors import EvaluationError, QueryError
@@ -30,16 +32,21 @@ def mixture_over_k(question: Question) -> Audio:
     return Audio(question.truth.names, share[:, None].expand_as(question.truth.data), question.truth.rate)
 
 
-def oracle_mask(question: Question, bins: int = 2048) -> Audio:
+def oracle_mask(question: Question) -> Audio:
     """Each stem's true share of the power in every bin of a lapped transform, times the mixture: what masks can reach."""
     mixture, truth = _heard(question), question.truth.data[0]
-    codec = Lapped(bins, tilt=0.0)
     every = torch.cat([truth, mixture - truth.sum(0, keepdim=True)])  # what the judged stems leave counts as one more
-    padded = torch.nn.functional.pad(every, (0, -every.shape[-1] % bins))
+    return Audio(question.truth.names, ratio_mask(every)[None, : len(truth)], question.truth.rate)
+
+
+def ratio_mask(stems: Tensor, bins: int = 2048) -> Tensor:
+    """Oracle: (stem, channel, time) -> the same, from their sum and their share of the power in each bin of an MDCT."""
+    codec = Lapped(bins, tilt=0.0)
+    frames = stems.shape[-1]
+    padded = torch.nn.functional.pad(stems, (0, -frames % bins))
     power = codec.encode_complex(padded).abs().square()
     mask = power / power.sum(0).clamp_min(1e-12)
-    stems = codec.decode(mask * codec.encode(padded.sum(0)))[: len(truth), ..., : truth.shape[-1]]
-    return Audio(question.truth.names, stems[None], question.truth.rate)
+    return codec.decode(mask * codec.encode(padded.sum(0)))[..., :frames]
 
 
 def random_submix(songs: Sequence[Song], protocol: Protocol) -> System:
@@ -71,8 +78,6 @@ def best_of(system: System, candidates: int, rank: Callable[[Question, Audio], f
     """Of several answers with seeds of their own the one that ranks highest."""
 
     def answer(question: Question) -> Audio:
-        from dataclasses import replace
-
         seeds = [(question.seed + 7919 * i) % (1 << 31) for i in range(candidates)]
         return max((system(replace(question, seed=seed)) for seed in seeds), key=lambda made: rank(question, made))
 
@@ -84,7 +89,7 @@ def energy(question: Question, answer: Audio) -> float:
     return float(answer[question.query.wanted & set(answer.names)].norm())
 
 
-def _heard(question: Question) -> torch.Tensor:
+def _heard(question: Question) -> Tensor:
     """The mixture (1, channel, frames). Raises QueryError where none was heard."""
     if question.query.task != "separate":
         raise QueryError(f"this baseline needs a mixture, so it cannot {question.query.task}; choose another system")
