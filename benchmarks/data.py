@@ -86,6 +86,14 @@ def measure(
     return found
 
 
+def show(found: dict[tuple[str, int], list[float]], ways: list[str]) -> None:
+    print(f"{'':12} | 1 worker: windows/s | times | 2 workers: windows/s | times")
+    for way in ways:
+        rates = [1 / statistics.median(found[way, n]) for n in (1, 2)]
+        times = [statistics.median(a / b for a, b in zip(found[ways[0], n], found[way, n])) for n in (1, 2)]
+        print(f"{way:12} | {rates[0]:19.2f} | {times[0]:5.1f} | {rates[1]:20.2f} | {times[1]:5.1f}")
+
+
 def appetite(data: Path, scratch: Path, steps: int) -> Iterator[str]:
     """Step time of the bundled recipe and how much of it is waiting, from the log of a training."""
     overrides = [
@@ -118,8 +126,8 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--window", type=float, default=6.0, help="seconds")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=0, help="steps of the bundled recipe to train")
+    parser.add_argument("--rounds", type=int, default=5, help="of windows a second; 0: none")
+    parser.add_argument("--steps", type=int, default=0, help="steps of the bundled recipe to train; 0: none")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -135,21 +143,12 @@ def main() -> None:
             "folder": (Windows(songs, options, 0), 20),
             "shards": (Windows(layouts.songs(packed), options, 0), 20),
         }
-        found = measure(ways, args.rounds)
-        length = statistics.median(song.seconds for song in songs)
-        print(
-            f"windows of {args.window:g} s, {len(STEMS)} stems, from {len(songs)} songs of {length:.0f} s; medians of {args.rounds} rounds"
-        )
-        print(f"{'':12} | 1 worker: windows/s | times | 2 workers: windows/s | times")
-        for way in ways:
-            cells = [
-                (
-                    1 / statistics.median(found[way, n]),
-                    statistics.median(a / b for a, b in zip(found["whole files", n], found[way, n])),
-                )
-                for n in (1, 2)
-            ]
-            print(f"{way:12} | {cells[0][0]:19.2f} | {cells[0][1]:5.1f} | {cells[1][0]:20.2f} | {cells[1][1]:5.1f}")
+        if args.rounds:
+            length = statistics.median(song.seconds for song in songs)
+            print(
+                f"windows of {args.window:g} s, {len(STEMS)} stems, {len(songs)} songs of {length:.0f} s; medians of {args.rounds} rounds"
+            )
+            show(measure(ways, args.rounds), list(ways))
         for data in (source, packed) if args.steps else ():
             print(*appetite(data, scratch, args.steps), sep="\n")
 

@@ -70,7 +70,7 @@ def pack(
             yield _shard(root, number, digest, [(place, songs[place]) for place in plan[number]])
     except OSError as error:
         raise SongError(
-            f"{root}: cannot be written ({error.strerror or error}); free some space and run it again"
+            f"{root}: cannot be written ({error.strerror or error}); free some space or choose another place, and run it again"
         ) from error
 
 
@@ -106,7 +106,7 @@ def _open(root: Path, index: dict[str, Any]) -> None:
     """Make the folder and its index, or check that the ones there belong to the same songs."""
     root.mkdir(parents=True, exist_ok=True)
     if not (root / INDEX).exists():
-        if any(not entry.name.startswith(".") for entry in root.iterdir()):
+        if any(not entry.name.startswith((".", "shard-")) for entry in root.iterdir()):
             raise SongError(f"{root}: is not empty, and no packed data set; give a new folder")
         _write(root / INDEX, index, root)
     before = read_index(root)

@@ -25,6 +25,7 @@ from stemwise.songs.source import Member
 FORMAT = 1
 INDEX = "index.json"
 LAYOUT = "shards"
+_AGAIN = "copy it again, or delete it and run `stemwise songs pack` again"
 
 
 def shards(path: Path | str) -> list[Song]:
@@ -61,9 +62,7 @@ def check(path: Path | str) -> tuple[Problem, ...]:
         try:
             found = read_shard(root, number, index["plan"])
             if sha256(root / found["tar"]) != found["sha256"]:
-                raise SongError(
-                    f"{found['tar']} is damaged (its checksum differs from the index); {_remedy(found['tar'])}"
-                )
+                raise SongError(f"{found['tar']} is damaged (its checksum differs from the index); {_AGAIN}")
         except (SongError, OSError) as error:
             problems.append(Problem(shard_name(number), str(error)))
     return tuple(problems)
@@ -86,11 +85,11 @@ def read_shard(root: Path, number: int, plan: str) -> Mapping[str, Any]:
         )
     found = _document(file, ("tar", "bytes", "sha256", "songs", "left_out", "plan"))
     if found["plan"] != plan:
-        raise SongError(f"{file.name} belongs to another {INDEX}; {_remedy(file.name)}")
+        raise SongError(f"{file.name} belongs to another {INDEX}; {_AGAIN}")
     if not tar.is_file():
-        raise SongError(f"{tar.name} is missing; {_remedy(file.name)}")
+        raise SongError(f"{tar.name} is missing; copy it, or run `stemwise songs pack` again")
     if tar.stat().st_size != found["bytes"]:
-        raise SongError(f"{tar.name} has {tar.stat().st_size} bytes, not {found['bytes']}; {_remedy(file.name)}")
+        raise SongError(f"{tar.name} has {tar.stat().st_size} bytes, not {found['bytes']}; {_AGAIN}")
     return found
 
 
@@ -105,15 +104,11 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _remedy(name: str) -> str:
-    return f"copy it again, or delete {Path(name).stem}.json and run `stemwise songs pack` again"
-
-
 def _document(file: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SongError(f"{file}: not readable as JSON ({error}); {_remedy(file.name)}") from error
+        raise SongError(f"{file}: not readable as JSON ({error}); {_AGAIN}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT or not all(key in found for key in keys):
         version = found.get("format") if isinstance(found, dict) else None
         raise SongError(
