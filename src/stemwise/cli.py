@@ -6,6 +6,7 @@ because of the model or the installation; 130 cancelled.
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from types import FrameType
@@ -113,6 +114,8 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The `stemwise` program. SIGTERM unwinds as Ctrl-C does, so that nothing partial is left."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +240,18 @@ def test_verify_judges_a_mixture_that_cannot_be_compared(tmp_path: Path) -> None
     (tmp_path / "two" / "mix.wav").write_text("text")
     report = verify(tmp_path)
     assert report.ok and [problem.name for problem in report.gaps] == ["one", "two"]
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="file names are text there")
+def test_names_that_are_no_text_are_read_and_printed(tmp_path: Path) -> None:
+    file = _write(tmp_path / "song" / "bass.wav", _noise(100))
+    os.rename(os.fsencode(file.parent), os.fsencode(tmp_path) + b"/caf\xe9")
+    (song,) = folder(tmp_path)
+    assert song.read(0, 100, ("bass",)).any()
+    (tmp_path / song.name / "bass.wav").write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-m", "stemwise.cli", "songs", "verify", str(tmp_path), "--json"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1 and rb"caf\udce9" in done.stdout, done.stderr

@@ -20,23 +20,15 @@ from stemwise.errors import SongError
 from stemwise.songs.scanning import (
     SPLITS,
     SUFFIXES,
-    Problem,
     Scan,
     assemble,
     collect,
-    describe,
-    header,
     is_audio,
     split_above,
     sub_folders,
     usable,
 )
 from stemwise.songs.song import Song
-
-__all__ = [
-    "Problem", "Scan", "canonical", "describe", "folder", "header", "recognises_stem_folders", "scan", "scan_stem_folders",
-    "scan_table", "song",
-]  # fmt: skip
 
 #: Other spellings of a stem's name, matched without regard to case.
 ALIASES = {
@@ -185,7 +177,9 @@ def _named_files(path: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
 
 def _songs_in(path: Path) -> Iterator[Path]:
     """The folder itself if it is a song, else (a split, a data set in its parent's folder) those of its sub-folders."""
-    below = [] if any(map(is_audio, path.iterdir())) else sub_folders(path)
+    below = sub_folders(path)
+    if any(map(is_audio, path.iterdir())):
+        below = []
     stacked = any(canonical(entry.name) in STEM_NAMES for entry in below)
     splits = not stacked and any(entry.name.lower() in SPLITS for entry in (path, *below))
     if below and (splits or any(map(_looks_like_song, below))):

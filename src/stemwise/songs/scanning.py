@@ -169,9 +169,12 @@ def folders(root: Path, wanted: Callable[[Path], bool], depth: int = DEPTH) -> I
 
 
 def sub_folders(folder: Path) -> list[Path]:
-    """The visible sub-folders of a folder, by name."""
-    with os.scandir(folder) as entries:
-        return sorted(Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    """The visible sub-folders of a folder, by name. Raises SongError where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise SongError(f"{folder}: cannot be listed ({error.strerror}); change its access rights") from error
 
 
 def split_above(place: Path, root: Path) -> dict[str, str]:

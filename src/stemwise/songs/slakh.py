@@ -75,7 +75,7 @@ def _song(track: Path, root: Path) -> Song:
     stems: dict[str, list[Path]] = {}
     instruments: dict[str, list[str]] = {}
     programs: dict[str, list[Any]] = {}
-    for source, entry in sorted(about["stems"].items()):
+    for source, entry in sorted(about["stems"].items(), key=lambda item: str(item[0])):
         if not isinstance(entry, Mapping) or not entry.get("audio_rendered", True):
             continue
         file = existing(track / "stems", str(source))
