@@ -17,9 +17,10 @@ import stemwise.evaluate.measures as measures
 from stemwise.errors import EvaluationError, RecipeError
 from stemwise.evaluate import Entrant, Protocol, compare, evaluate, figures, write_report
 from stemwise.evaluate.baselines import ground_truth, oracle_mask
+from stemwise.evaluate.compare import comparison
 from stemwise.evaluate.figures import _jackknife, _ratio
 from stemwise.evaluate.relations import Relation, check_relations
-from stemwise.evaluate.report import comparison, document, tables_of
+from stemwise.evaluate.report import document, tables_of
 from stemwise.metrics.frechet import frechet_audio_distance
 from stemwise.metrics.msdm import means, score_song
 from stemwise.songs import Song
@@ -152,6 +153,13 @@ def test_compare_is_paired(two: Path) -> None:
     same = compare(two / "mask", two / "mask")
     assert all(pair.difference.difference.low == pair.difference.difference.high == 0 for pair in same.pairs)
     assert "| sdr | all |" in comparison(found)
+
+
+def test_two_systems_of_one_name_are_told_apart_by_their_folders(songs: list[Song], two: Path, tmp_path: Path) -> None:
+    evaluate([Entrant("mask", blurred, {})], songs[:2], ASKED, tmp_path / "again")
+    found = compare(two / "mask", tmp_path / "again" / "mask")
+    assert (found.a, found.b) == (str(two / "mask"), str(tmp_path / "again" / "mask"))
+    assert found.missing == {found.a: (), found.b: ("song-2",)}
 
 
 def test_compare_names_missing_songs_and_refuses_other_protocols(songs: list[Song], two: Path, tmp_path: Path) -> None:

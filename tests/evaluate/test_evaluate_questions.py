@@ -101,5 +101,10 @@ def test_what_cannot_be_asked(songs: list[Song], tmp_path: Path) -> None:
         judged(songs, Protocol(stems=["vocals"]))
     with pytest.raises(QueryError, match="needs songs with at least two stems"):
         judged(songs, Protocol(task="accompany", metrics=["fad"], stems=["bass"]))
+    for given_stems in (["vocals"], list(STEMS), []):
+        with pytest.raises(
+            QueryError, match="some, but not all, of the judged stems bass, drums, piano; or give leave"
+        ):
+            judged(songs, Protocol(task="accompany", metrics=["fad"], given=[given_stems]))
     with pytest.raises(SongError, match="has none of the stems"):
         list(ask(songs[1], Protocol(), ("vocals",), 0))

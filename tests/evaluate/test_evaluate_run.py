@@ -187,6 +187,8 @@ def test_a_full_disk_keeps_what_was_finished(songs: list[Song], tmp_path: Path, 
 def test_what_goes_for_every_song_stops_at_once(songs: list[Song], tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="called the same"):
         evaluate([Entrant("x", blurred, {}), Entrant("x", blurred, {})], songs, ASKED, tmp_path / "out")
+    with pytest.raises(QueryError, match="several songs are called song-0"):
+        evaluate([Entrant("x", blurred, {})], [*songs, songs[0]], ASKED, tmp_path / "out")
 
 
 def test_metrics_are_known_by_name_and_task() -> None:

@@ -88,6 +88,15 @@ def test_a_folder_of_outputs_is_judged_as_the_system_that_made_it(songs: list[So
     assert "has no bass; found drums, piano" in run.failures()["song-2"]
 
 
+def test_outputs_are_refused_where_they_cannot_answer(songs: list[Song], tmp_path: Path) -> None:
+    (tmp_path / "made" / "song-0").mkdir(parents=True)
+    section = SystemSection(system=str(tmp_path / "made"))
+    with pytest.raises(QueryError, match="one version of each stem.*use --given leave-one-out"):
+        entrant(section, songs, Protocol(task="accompany", metrics=["fad"], given="random"))
+    with pytest.raises(QueryError, match="give --per-song"):
+        entrant(section, songs, Protocol(task="generate", metrics=["fad"], chunks={"seconds": 0.5}))
+
+
 def test_generated_outputs_are_taken_in_order(songs: list[Song], tmp_path: Path) -> None:
     for number, song in enumerate(songs[:2]):
         shutil.copytree(next(iter(song.stems["bass"])).parent, tmp_path / "made" / f"take-{number}")

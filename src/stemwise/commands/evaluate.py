@@ -128,7 +128,7 @@ def compare(
 ) -> None:
     """Compare two evaluated systems song by song, with a paired bootstrap for every metric and stem."""
     from stemwise.evaluate import compare as pair_up
-    from stemwise.evaluate.report import comparison, plain_comparison
+    from stemwise.evaluate.compare import comparison, plain_comparison
 
     compared = pair_up(first, second)
     voice = Voice(as_json=as_json)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stemwise.errors import EvaluationError
 from stemwise.evaluate.figures import figures
+from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.results import Results, read_results
 from stemwise.metrics.statistics import Comparison, Interval, paired
 from stemwise.runs import differences
@@ -29,7 +31,7 @@ class Compared:
     """Two evaluations side by side.
 
     Attributes:
-        a, b: the systems' names.
+        a, b: the systems' names; their folders, where the names are the same.
         songs: the songs that both have figures for; only these count.
         missing: by system, the songs that only the other one has.
         pairs: every figure that both have.
@@ -57,8 +59,8 @@ def compare(first: Path | str, second: Path | str) -> Compared:
 
 def paired_figures(a: Results, b: Results, metrics: Sequence[str] | None = None) -> Compared:
     """As `compare`, of open results of one protocol, of all its metrics or some."""
-    in_a, in_b = a.finished(), b.finished()
-    common = tuple(name for name in in_a if name in set(in_b))
+    in_a, in_b = dict.fromkeys(a.finished()), dict.fromkeys(b.finished())
+    common = tuple(name for name in in_a if name in in_b)
     unlike = [name for name in common if a.settings["songs"][name] != b.settings["songs"][name]]
     if unlike:
         raise EvaluationError(
@@ -73,8 +75,73 @@ def paired_figures(a: Results, b: Results, metrics: Sequence[str] | None = None)
         for key, one in ours.items()
         if key in theirs
     ]
-    missing = {
-        a.label: tuple(name for name in in_b if name not in set(in_a)),
-        b.label: tuple(name for name in in_a if name not in set(in_b)),
+    labels = (a.label, b.label) if a.label != b.label else (str(a.folder), str(b.folder))
+    missing = (tuple(name for name in in_b if name not in in_a), tuple(name for name in in_a if name not in in_b))
+    return Compared(*labels, common, dict(zip(labels, missing)), tuple(pairs))
+
+
+def comparison(compared: Compared) -> str:
+    """Two systems side by side, as Markdown."""
+    lines = [
+        f"{compared.a} against {compared.b}, over the {len(compared.songs)} songs that both have. Differences are "
+        f"{compared.a} - {compared.b}, paired by song, with 95 % bootstrap intervals (10 000 draws, seed 0).",
+        "",
+    ]
+    for label, names in compared.missing.items():
+        if names:
+            lines += [f"Left out, {label} has no figures for {len(names)} song(s): {_few(names)}", ""]
+    lines += [
+        f"| metric | stem | {compared.a} | {compared.b} | difference | p | better |",
+        "|---|---|--:|--:|--:|--:|---|",
+    ]
+    for pair in compared.pairs:
+        low, high = pair.difference.difference.low, pair.difference.difference.high
+        sign = 0 if low <= 0 <= high else 1 if low > 0 else -1
+        upward = metric(pair.metric).better == "higher"
+        better = "undecided" if sign == 0 else compared.a if (sign > 0) == upward else compared.b
+        lines.append(
+            f"| {pair.metric} | {pair.stem} | {number(pair.a.mean)} | {number(pair.b.mean)} | "
+            f"{spread(pair.difference.difference)} | {pair.difference.p_value:.2g} | {better} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plain_comparison(compared: Compared) -> dict[str, Any]:
+    """A comparison as plain values, for `--json`."""
+    return {
+        "format": 1,
+        "verb": "compare",
+        "a": compared.a,
+        "b": compared.b,
+        "songs": list(compared.songs),
+        "missing": {label: list(names) for label, names in compared.missing.items()},
+        "figures": [
+            {
+                "metric": pair.metric,
+                "stem": pair.stem,
+                "a": pair.a.mean,
+                "b": pair.b.mean,
+                "difference": pair.difference.difference.mean,
+                "low": pair.difference.difference.low,
+                "high": pair.difference.difference.high,
+                "p": pair.difference.p_value,
+            }
+            for pair in compared.pairs
+        ],
     }
-    return Compared(a.label, b.label, common, missing, tuple(pairs))
+
+
+def number(value: float) -> str:
+    """A figure with as many digits as it deserves."""
+    if abs(value) < 1e-9:  # rounding of a zero
+        return "0.00"
+    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
+
+
+def spread(interval: Interval) -> str:
+    """ "12.34 [11.90, 12.81]"."""
+    return f"{number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

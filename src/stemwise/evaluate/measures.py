@@ -16,7 +16,7 @@ from torch import nn
 from stemwise.embeddings import Embedding, load_embedding
 from stemwise.embeddings.embedding import digest
 from stemwise.errors import ModelError, QueryError, ScoreError
-from stemwise.evaluate.metrics import LIMIT_DB, METRICS, Metric, metric
+from stemwise.evaluate.metrics import LIMIT_DB, Metric, metric
 from stemwise.evaluate.protocol import Protocol
 from stemwise.evaluate.questions import Question, Take, levels
 from stemwise.metrics import msdm
@@ -91,7 +91,7 @@ class Ruler:
             note = ""
             if value is None or math.isnan(value):
                 value, note = None, UNDEFINED
-            elif METRICS[name].unit == "dB" and abs(value) > LIMIT_DB:
+            elif name in _LIMITED and abs(value) > LIMIT_DB:
                 value, note = math.copysign(LIMIT_DB, value), "limited"
             yield Row(question.start + start, seconds, question.given, question.wanted, stem, name, value, note)
 
@@ -190,6 +190,7 @@ def _msdm(take: Take, names: set[str]) -> Iterator[_Value]:
 
 
 _RATIOS = ("si-sdr", "si-sdri", "sdr")
+_LIMITED = (*_RATIOS, "bss-eval-sdr")
 _BY_STEM: Mapping[str, Callable[[Any, Any, Any, int], float]] = {
     "si-sdr": lambda estimate, reference, mixture, rate: si_sdr(estimate, reference),
     "si-sdri": lambda estimate, reference, mixture, rate: si_sdr_improvement(estimate, reference, mixture),

@@ -101,6 +101,12 @@ def judged(songs: Sequence[Song], protocol: Protocol) -> tuple[str, ...]:
         raise QueryError(f"no song has a stem named {', '.join(missing)}; there are: {', '.join(found) or 'none'}")
     if len(names) < 2 and protocol.task != "separate":
         raise QueryError(f"{protocol.task} needs songs with at least two stems; they have {', '.join(names)}")
+    for given in protocol.given if isinstance(protocol.given, list) else ():
+        if not given or not set(given) < set(names):
+            raise QueryError(
+                f"given {'+'.join(given) or 'nothing'}: these must be some, but not all, of the judged stems "
+                f"{', '.join(names)}; or give leave-one-out, all or random"
+            )
     return names
 
 

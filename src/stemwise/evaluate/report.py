@@ -11,12 +11,11 @@ from typing import Any
 from stemwise import __version__
 from stemwise.checkpoint import write_atomically
 from stemwise.errors import EvaluationError
-from stemwise.evaluate.compare import Compared
+from stemwise.evaluate.compare import spread
 from stemwise.evaluate.figures import ALL, Figure, Table, figures
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.relations import Finding
 from stemwise.evaluate.results import SETTINGS, Results, read_results
-from stemwise.metrics.statistics import Interval
 
 COLUMNS = ("system", "song", "start", "seconds", "given", "wanted", "stem", "metric", "value", "note")
 _WIDEST = 8
@@ -78,57 +77,6 @@ def document(runs: Sequence[Results], tables: Tables, findings: Sequence[Finding
     }
 
 
-def comparison(compared: Compared) -> str:
-    """Two systems side by side, as Markdown."""
-    lines = [
-        f"{compared.a} against {compared.b}, over the {len(compared.songs)} songs that both have. Differences are "
-        f"{compared.a} - {compared.b}, paired by song, with 95 % bootstrap intervals (10 000 draws, seed 0).",
-        "",
-    ]
-    for label, names in compared.missing.items():
-        if names:
-            lines += [f"Left out, {label} has no figures for {len(names)} song(s): {_few(names)}", ""]
-    lines += [
-        f"| metric | stem | {compared.a} | {compared.b} | difference | p | better |",
-        "|---|---|--:|--:|--:|--:|---|",
-    ]
-    for pair in compared.pairs:
-        low, high = pair.difference.difference.low, pair.difference.difference.high
-        sign = 0 if low <= 0 <= high else 1 if low > 0 else -1
-        upward = metric(pair.metric).better == "higher"
-        better = "undecided" if sign == 0 else compared.a if (sign > 0) == upward else compared.b
-        lines.append(
-            f"| {pair.metric} | {pair.stem} | {number(pair.a.mean)} | {number(pair.b.mean)} | "
-            f"{spread(pair.difference.difference)} | {pair.difference.p_value:.2g} | {better} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def plain_comparison(compared: Compared) -> dict[str, Any]:
-    """A comparison as plain values, for `--json`."""
-    return {
-        "format": 1,
-        "verb": "compare",
-        "a": compared.a,
-        "b": compared.b,
-        "songs": list(compared.songs),
-        "missing": {label: list(names) for label, names in compared.missing.items()},
-        "figures": [
-            {
-                "metric": pair.metric,
-                "stem": pair.stem,
-                "a": pair.a.mean,
-                "b": pair.b.mean,
-                "difference": pair.difference.difference.mean,
-                "low": pair.difference.difference.low,
-                "high": pair.difference.difference.high,
-                "p": pair.difference.p_value,
-            }
-            for pair in compared.pairs
-        ],
-    }
-
-
 def others(folder: Path, runs: Sequence[Results]) -> list[Results]:
     """Systems that were evaluated into the same folder before, by the same protocol on the same songs."""
     labels = {run.label for run in runs}
@@ -139,18 +87,6 @@ def others(folder: Path, runs: Sequence[Results]) -> list[Results]:
         if all(run.settings[key] == runs[0].settings[key] for key in ("protocol", "instruments", "songs"))
     ]
     return [run for run in alike if run.label not in labels]
-
-
-def number(value: float) -> str:
-    """A figure with as many digits as it deserves."""
-    if abs(value) < 1e-9:  # rounding of a zero
-        return "0.00"
-    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
-
-
-def spread(interval: Interval) -> str:
-    """ "12.34 [11.90, 12.81]"."""
-    return f"{number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]"
 
 
 def _summary(runs: Sequence[Results], tables: Tables) -> list[str]:
@@ -308,7 +244,3 @@ def _rows(runs: Sequence[Results]) -> str:
                      row.metric, value, row.note]
                 )  # fmt: skip
     return text.getvalue()
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
