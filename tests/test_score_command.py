@@ -108,6 +108,7 @@ def test_the_same_file_twice_is_scored_and_said(run: Run) -> None:
         (("song", "--stem", "pianos"), 2, "did you mean 'piano'"),
         (("song", "--search"), 2, "--stem"),
         (("song", "--hop", "9"), 2, "--hop"),
+        (("song", "--bpm", "90"), 2, "add --search"),
         (("song", "song2", "--plot", "a.png"), 2, "give two files"),
         (("song", "--plot", "a.mp3"), 2, "a.mp3"),
         (("song", "--plot", "nowhere/a.png"), 1, "nowhere/a.png"),

@@ -28,6 +28,9 @@ Shifts = Annotated[
     typer.Option("--shifts", help="START:END:STEP in seconds, -0.5:0.5:0.125; with --bpm in beats, -1:1:0.25.",
                  show_default=False),
 ]  # fmt: skip
+Semitones = Annotated[
+    str | None, typer.Option("--semitones", help="START:END or START:END:STEP, -6:6.", show_default=False)
+]
 Plot = Annotated[
     Path | None, typer.Option("--plot", help="Draw coherence over time (.png, .pdf, .svg).", show_default=False)
 ]
@@ -47,7 +50,7 @@ def score(
         bool, typer.Option("--search", help="Find the shift and transposition with which it would fit best.")
     ] = False,
     shifts: Shifts = None,
-    semitones: Annotated[str, typer.Option("--semitones", help="START:END or START:END:STEP to search.")] = "-6:6",
+    semitones: Semitones = None,
     bpm: Bpm = None,
     plot: Plot = None,
     model: Annotated[str, typer.Option("--model", help="A bundled encoder's name, or a model folder.")] = "cocola",
@@ -65,6 +68,8 @@ def score(
     from stemwise.scores import Listening
 
     voice = Voice(quiet, verbose, as_json)
+    if not search and (shifts, semitones, bpm) != (None, None, None):
+        raise QueryError("--shifts, --semitones and --bpm say what to search; add --search")
     moves = Moves(_grid(shifts, semitones, bpm), bpm) if search else None
     tasks = _tasks(inputs, stem)
     _check_plot(plot, tasks)
@@ -139,7 +144,8 @@ class _Work:
             from stemwise.coherence.plot import plot_over_time
 
             curves = {name: (found.starts, found.curves["both"]) for name, found in lines.items()}
-            plot_over_time(curves, 5.0, self.plot, item.track)
+            encoder = self.how.encoder()
+            plot_over_time(curves, encoder.window / encoder.rate, self.plot, item.track)
             self._say([f"  {self.plot}"])
         return Outcome(item, "done", manifest=document)
 
@@ -227,13 +233,13 @@ def _hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def _grid(shifts: str | None, semitones: str, bpm: float | None) -> Grid:
+def _grid(shifts: str | None, semitones: str | None, bpm: float | None) -> Grid:
     """The moves to try. Raises QueryError."""
     from stemwise.coherence.search import Grid
 
     steps = _steps("--shifts", shifts or ("-0.5:0.5:0.125" if bpm is None else "-1:1:0.25"), None)
     beat = 1.0 if bpm is None else 60 / bpm
-    grid = Grid(tuple(step * beat for step in steps), _steps("--semitones", semitones, 1.0))
+    grid = Grid(tuple(step * beat for step in steps), _steps("--semitones", semitones or "-6:6", 1.0))
     if grid.margin > 30 or max(map(abs, grid.semitones)) > 24 or len(grid.shifts) * len(grid.semitones) > 5000:
         raise QueryError(
             "a search goes to 30 seconds, 24 semitones and 5000 moves at most; give a smaller range or larger steps"

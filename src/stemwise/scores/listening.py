@@ -33,7 +33,9 @@ Stems = Mapping[str, Signal] | Audio | str | Path
 
 @dataclass(frozen=True)
 class Listening:
-    """How to listen: the encoder (a bundled model's name, a model folder, or the module), where it runs, and how."""
+    """How to listen: the encoder (a bundled model's name or a model folder, read anew for every score, or the module of
+    `loading.load_coherence`), where it runs, and how.
+    """
 
     model: str | Path | Encoder = "cocola"
     device: str = "auto"

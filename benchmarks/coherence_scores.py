@@ -1,0 +1,82 @@
+"""Does `score` find the stem that does not belong, and the place where a stem belongs? And how fast is it?
+
+    python benchmarks/coherence_scores.py --songs 12
+
+Foreign stem: one stem of each song is replaced by that of the next song; it should fit least. Shift: one stem of each song
+is late by a quarter of a beat; the search over shifts (-1/2 to 1/2 beat in eighths) should name the way back, and should
+leave the stem alone where it is in place. Songs where fewer than three stems sound are left out and counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from generation import FIRST_SEED, ROOT, SILENT
+
+from stemwise.coherence.search import Grid
+from stemwise.errors import ScoreError
+from stemwise.loading import load_coherence
+from stemwise.scores import Listening, score_stems, search_offset
+from stemwise.songs import folder
+from stemwise.songs.synthetic import write_songs
+
+
+def sounding(song) -> dict[str, np.ndarray]:
+    """Stems (channel, frames) that are not silent."""
+    stems = dict(zip(song.stems, song.read(0, song.frames, tuple(song.stems))))
+    return {name: stem for name, stem in stems.items() if np.sqrt(np.mean(stem**2)) > SILENT}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="cocola")
+    parser.add_argument("--fonts", choices=["train", "validation", "test", "builtin"], default="validation")
+    parser.add_argument("--songs", type=int, default=12)
+    parser.add_argument("--beat", type=float, default=0.5, help="seconds, for the shifts")
+    parser.add_argument("--data", type=Path, default=ROOT / "runs" / "benchmark-songs")
+    args = parser.parse_args()
+    how = Listening(load_coherence(args.encoder), hop=5)
+    where = args.data / f"generation-{args.fonts}"
+    for _ in write_songs(where, range(FIRST_SEED, FIRST_SEED + args.songs), fonts=args.fonts, seconds=20):
+        pass
+    songs = folder(where)[: args.songs]
+    shifts = tuple(k * args.beat / 8 for k in range(-4, 5))
+    found = {"foreign stem": [0, 0], "stem late by 1/4 beat": [0, 0], "stem in place": [0, 0]}
+    spent, heard, skipped = 0.0, 0.0, 0
+    for i, song in enumerate(songs):
+        stems, others = sounding(song), sounding(songs[(i + 1) % len(songs)])
+        shared = [name for name in stems if name in others]
+        if len(stems) < 3 or not shared:
+            skipped += 1
+            continue
+        name = shared[i % len(shared)]
+        frames = min(stems[name].shape[1], others[name].shape[1])
+        swapped = {**stems, name: others[name][:, :frames]}
+        late = {**stems, name: np.roll(stems[name], round(args.beat / 4 * song.rate), 1)}
+        try:
+            started = time.process_time()
+            odd = score_stems(swapped, rate=song.rate, how=how).odd_one
+            spent, heard = spent + time.process_time() - started, heard + song.frames / song.rate * len(stems)
+            back = search_offset(late, name, Grid(shifts), rate=song.rate, how=how).best.seconds
+            stay = search_offset(stems, name, Grid(shifts), rate=song.rate, how=how).best.seconds
+        except ScoreError as error:
+            print(error)
+            skipped += 1
+            continue
+        for task, right in zip(found, (odd == name, back == -args.beat / 4, stay == 0)):
+            found[task][0] += int(right)
+            found[task][1] += 1
+    print(f"\n{args.encoder}, {args.fonts} fonts, songs of 20 s, {skipped} of {len(songs)} left out\n")
+    print("| task | right | of |\n|---|--:|--:|")
+    for task, (right, count) in found.items():
+        print(f"| {task} | {right} | {count} |")
+    print(f"\nscore of a folder: {heard / max(spent, 1e-9):.0f} s of stems in one CPU second")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
