@@ -91,7 +91,7 @@ def test_a_folder_of_outputs_is_judged_as_the_system_that_made_it(songs: list[So
 def test_outputs_are_refused_where_they_cannot_answer(songs: list[Song], tmp_path: Path) -> None:
     (tmp_path / "made" / "song-0").mkdir(parents=True)
     section = SystemSection(system=str(tmp_path / "made"))
-    with pytest.raises(QueryError, match="one version of each stem.*use --given leave-one-out"):
+    with pytest.raises(QueryError, match=r"one version of each stem.*use --given leave-one-out"):
         entrant(section, songs, Protocol(task="accompany", metrics=["fad"], given="random"))
     with pytest.raises(QueryError, match="give --per-song"):
         entrant(section, songs, Protocol(task="generate", metrics=["fad"], chunks={"seconds": 0.5}))
