@@ -11,6 +11,7 @@ last row once more with cosine similarity.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -75,8 +76,8 @@ def make(folder: Path, domain: Domain, first: int, songs: int, seconds: float) -
 
 
 def trained(recipe: Path, sets: list[Path], run: Path, changes: list[str]) -> Cocola:
-    listed = ", ".join(map(str, sets))
-    loaded = load_recipe(recipe, [f"data.train=[{listed}]", "data.valid=[]", f"run={run}", "data.workers=0", *changes])
+    listed = json.dumps([str(path) for path in sets])
+    loaded = load_recipe(recipe, [f"data.train={listed}", "data.valid=[]", f"run={run}", "data.workers=0", *changes])
     train(loaded, notice=lambda _: None)
     model = load_model(export(run, run / "model", weights="last"))
     assert isinstance(model, Cocola)
