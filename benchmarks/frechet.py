@@ -5,9 +5,9 @@
 
 Baselines: tr sqrtm(C_x C_y) by scipy alone, and the published function of fadtk 1.1.0, which takes that root, then takes the
 same one from a full eigendecomposition and an inverse, and compares the two. Seconds are CPU seconds of the one thread, so
-that a busy machine changes little. Prints a Markdown table and exits with 1 where a bar is missed: 10 times faster than
-fadtk's function for the statistics of two sets, 100 times for a song; the ratios to the root alone stand beside. From frames
-there is no bar: both sides spend most of their time on the same covariances.
+that a busy machine changes little. Prints a Markdown table and exits with 1 where a bar is missed: 10 times faster than the
+root alone for the statistics of two sets, 100 times for a song. From frames there is no bar: all routes compute the same two
+covariances first.
 """
 
 from __future__ import annotations
@@ -88,8 +88,6 @@ def main() -> None:
          lambda: frechet_distance(Gaussian.of(x), Gaussian.of(y)), 0.0),
         ("sets, from statistics", lambda route: route(known, other),
          lambda: frechet_distance(Gaussian.from_covariance(*known), Gaussian.from_covariance(*other)), SETS),
-        ("sets, from statistics, reference kept", lambda route: route(known, other),
-         lambda: frechet_distance(reference, Gaussian.from_covariance(*other)), SETS),
         (f"song of {args.song} frames, reference kept", lambda route: route(known, statistics_of(song)),
          lambda: frechet_distance(reference, Gaussian.of(song)), SONG),
     ]  # fmt: skip
@@ -107,8 +105,8 @@ def main() -> None:
             f"| {name} | {slow:.3f} | {root:.3f} | {fast:.4f} | {slow / fast:.0f} | {root / fast:.1f} | {off:.1e} |",
             flush=True,
         )
-        if slow / fast < bar:
-            missed.append(f"{name}: {slow / fast:.1f} times, wanted {bar:.0f}")
+        if root / fast < bar:
+            missed.append(f"{name}: {root / fast:.1f} times, wanted {bar:.0f}")
     if missed:
         sys.exit("missed: " + "; ".join(missed))
 

@@ -76,7 +76,9 @@ def read_statistics(file: Path, embedding: Embedding) -> Gaussian:
             f"{file}: statistics of {np.shape(mean)} do not fit {name}, which has {embedding.dimensions} dimensions"
         )
     try:
-        return Gaussian.from_covariance(mean, covariance)
+        gaussian = Gaussian.from_covariance(mean, covariance)
+        _ = gaussian.root  # a matrix that is no covariance is found here, where its file is known
+        return gaussian
     except MetricError as error:
         raise MetricError(f"{file}: {error}") from error
 

@@ -27,7 +27,7 @@ def prompt_adherence(candidate: Gaussian, reference: Gaussian, anti_reference: G
         MetricError: dimensions differ, or R and R' coincide, so that there is nothing to measure against.
     """
     span = frechet_distance(reference, anti_reference)
-    if span <= 1e-12 * float(np.sum(reference.root**2) + np.sum(anti_reference.root**2)):
+    if span <= 1e-12 * (reference.trace + anti_reference.trace):
         raise MetricError(
             "matched and mismatched pairs have the same statistics, so adherence is undefined; give more than one "
             "song, and a context and an accompaniment that are audible together"

@@ -2,15 +2,17 @@
 
     FAD = |mu_x - mu_y|^2 + tr C_x + tr C_y - 2 tr (C_x C_y)^(1/2)
 
-(Dowson and Landau 1982; for audio Kilgour et al. 2019), covariances divided by n - 1. With any factor R of a covariance,
-RᵀR = C, the last trace is the nuclear norm of R_x R_yᵀ. So no root of a matrix product is ever taken, a set with fewer
-frames than dimensions is as good as any other, and a large reference costs its factorisation once.
+(Dowson and Landau 1982; for audio Kilgour et al. 2019), covariances divided by n - 1. The last trace is the sum of the roots
+of the eigenvalues of C_x C_y, which are those of a symmetric problem; and, with any factor R of a covariance, RᵀR = C, the
+sum of the singular values of R_x R_yᵀ. The first is taken where both covariances are regular, the second keeps all digits
+where one is not. So no root of a matrix product is ever taken, and fewer frames than dimensions are as good as any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,37 +21,33 @@ from stemwise.errors import MetricError
 from stemwise.metrics.moments import Floats, Moments, checked, dimensions_differ, too_few
 from stemwise.metrics.statistics import Interval
 
-#: Smallest over largest square down to which rounding errors, relative to the largest, stay below 1e-10.
+#: Smallest eigenvalue, relative to the largest possible one, whose root still has an absolute error below 1e-10 of it.
 _REGULAR = 1e-11
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """A mean and a factor of a covariance.
+    """A mean and a covariance; make one with `of`, `from_moments` or `from_covariance`.
 
     Attributes:
         mean: (d,).
-        root: (r, d) with root.T @ root = covariance; r is the covariance's rank or more, at most d.
+        frames: (n, d) what it was made of, centred and divided by (n - 1)^½; None where only statistics were given.
+        covariance: (d, d); None where it is of no use, n <= d.
     """
 
     mean: Floats
-    root: Floats
+    frames: Floats | None
+    covariance: Floats | None
 
     @classmethod
     def of(cls, frames: ArrayLike) -> Gaussian:
-        """Of frames (n, d), n >= 2: from the frames themselves, which keeps all digits of a singular covariance.
-
-        Raises MetricError for a single frame, NaN or a wrong shape.
-        """
+        """Of frames (n, d), n >= 2. Raises MetricError for a single frame, NaN or a wrong shape."""
         data = checked(frames)
         if len(data) < 2:
             raise MetricError(too_few(len(data)))
         mean = data.mean(0)
-        root = (data - mean) / np.sqrt(len(data) - 1)
-        if len(root) > root.shape[1]:
-            factor = _cholesky(root.T @ root)
-            root = factor if factor is not None else np.asarray(np.linalg.qr(root, mode="r"))
-        return cls(mean, root)
+        centred = (data - mean) / np.sqrt(len(data) - 1)
+        return cls(mean, centred, centred.T @ centred if len(data) > data.shape[1] else None)
 
     @classmethod
     def from_moments(cls, moments: Moments) -> Gaussian:
@@ -58,28 +56,43 @@ class Gaussian:
 
     @classmethod
     def from_covariance(cls, mean: ArrayLike, covariance: ArrayLike) -> Gaussian:
-        """Of a mean (d,) and a covariance (d, d): its Cholesky factor or, where it is nearly singular, its eigenvectors.
+        """Of a mean (d,) and a covariance (d, d).
 
-        Eigenvalues below the rounding of the largest are taken for zero. Raises MetricError where the shapes do not
-        fit, a value is not finite, or the matrix is not a covariance (not symmetric, or clearly negative).
+        Raises MetricError where the shapes do not fit, a value is not finite, or the matrix is not symmetric.
         """
         mu, matrix = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_2d(np.asarray(covariance, np.float64))
         if mu.ndim != 1 or matrix.shape != (len(mu), len(mu)):
             raise MetricError(f"a mean of {mu.shape} and a covariance of {matrix.shape} do not belong together")
         if not (np.isfinite(mu).all() and np.isfinite(matrix).all()):
             raise MetricError("these statistics hold NaN or infinity; compute them again from sound embeddings")
-        scale = float(np.abs(matrix).max())
-        if float(np.abs(matrix - matrix.T).max()) > 1e-4 * scale:
+        if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-4 * float(np.abs(matrix.diagonal()).max())):
             raise MetricError("this matrix is not symmetric, so it is no covariance; compute the statistics again")
-        factor = _cholesky((matrix + matrix.T) / 2)
-        if factor is not None:
-            return cls(mu, factor)
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        return cls(mu, None, matrix)
+
+    @property
+    def trace(self) -> float:
+        """Of the covariance."""
+        if self.covariance is not None:
+            return float(self.covariance.trace())
+        assert self.frames is not None
+        return float(np.sum(self.frames**2))
+
+    @cached_property
+    def root(self) -> Floats:
+        """(r, d) with root.T @ root = covariance: of the frames where they are known, else of the eigenvectors.
+
+        Eigenvalues below the rounding of the largest are taken for zero. Raises MetricError where the covariance is none,
+        having clearly negative eigenvalues.
+        """
+        if self.frames is not None:
+            return self.frames if self.covariance is None else np.asarray(np.linalg.qr(self.frames, mode="r"))
+        assert self.covariance is not None
+        values, vectors = np.linalg.eigh((self.covariance + self.covariance.T) / 2)
         # statistics kept in float32 have slightly negative eigenvalues; real negative ones are another matter
-        if values[0] < -1e-3 * scale:
+        if values[0] < -1e-3 * max(values[-1], 0.0):
             raise MetricError("this matrix has negative eigenvalues, so it is no covariance; compute them again")
-        kept = values > values[-1] * len(mu) * np.finfo(np.float64).eps
-        return cls(mu, np.sqrt(values[kept])[:, None] * vectors[:, kept].T)
+        kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+        return np.asarray(np.sqrt(values[kept])[:, None] * vectors[:, kept].T)
 
 
 @dataclass(frozen=True)
@@ -108,9 +121,10 @@ def frechet_distance(x: Gaussian, y: Gaussian) -> float:
     """
     if x.mean.shape != y.mean.shape:
         raise MetricError(dimensions_differ(len(x.mean), len(y.mean)))
-    shift = float(np.sum((x.mean - y.mean) ** 2))
-    traces = float(np.sum(x.root**2) + np.sum(y.root**2))
-    return max(0.0, shift + traces - 2 * _nuclear_norm(x.root @ y.root.T))
+    overlap = _by_eigenvalues(x.covariance, y.covariance)
+    if overlap is None:
+        overlap = float(np.linalg.svd(x.root @ y.root.T, compute_uv=False).sum())
+    return max(0.0, float(np.sum((x.mean - y.mean) ** 2)) + x.trace + y.trace - 2 * overlap)
 
 
 def frechet_audio_distance(reference: ArrayLike, generated: ArrayLike) -> float:
@@ -196,9 +210,7 @@ def frechet_interval(
     value = frechet_distance(reference, Gaussian.of(np.concatenate(frames)))
     random = np.random.default_rng(seed)
     draws = [
-        _distance_by_eigenvalues(
-            reference, np.concatenate([frames[i] for i in random.integers(0, len(frames), len(frames))])
-        )
+        _rough_distance(reference, np.concatenate([frames[i] for i in random.integers(0, len(frames), len(frames))]))
         for _ in range(n if len(frames) > 1 else 0)
     ]
     if not draws:
@@ -207,25 +219,26 @@ def frechet_interval(
     return Interval(value, max(0.0, value + min(0.0, float(low))), value + max(0.0, float(high)), len(frames), level)
 
 
-def _cholesky(covariance: Floats) -> Floats | None:
-    """The upper factor of a covariance that is safely regular, else None: it is many times faster than eigenvectors."""
-    try:
-        factor = np.asarray(np.linalg.cholesky(covariance).T, np.float64)
-    except np.linalg.LinAlgError:
+def _by_eigenvalues(a: Floats | None, b: Floats | None) -> float | None:
+    """tr (a b)^½ by the eigenvalues of the symmetric problem a b v = λ v; None where that is not exact enough.
+
+    It is several times faster than a factorisation of both and a singular value decomposition.
+    """
+    if a is None or b is None:
         return None
-    pivots = np.diag(factor) ** 2
-    return factor if pivots.min() > _REGULAR * pivots.max() else None
+    try:
+        from scipy.linalg import eigh
+    except ModuleNotFoundError:  # the other way needs numpy alone
+        return None
+    try:
+        values = eigh(a, b, type=2, eigvals_only=True, check_finite=False, driver="gv")
+    except np.linalg.LinAlgError:  # b is singular
+        return None
+    largest = float(a.diagonal().max() * b.diagonal().max())
+    return float(np.sqrt(values).sum()) if values[0] > _REGULAR * largest else None
 
 
-def _nuclear_norm(matrix: Floats) -> float:
-    """The sum of the singular values: by the eigenvalues of the Gram matrix where squaring costs no digits, else by SVD."""
-    values = np.linalg.eigvalsh(matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix)
-    if values[0] > _REGULAR * values[-1]:
-        return float(np.sqrt(values).sum())
-    return float(np.linalg.svd(matrix, compute_uv=False).sum())
-
-
-def _distance_by_eigenvalues(reference: Gaussian, frames: Floats) -> float:
+def _rough_distance(reference: Gaussian, frames: Floats) -> float:
     """The distance to about 1e-6, several times faster than exactly: enough for a spread."""
     mean = frames.mean(0)
     centred = (frames - mean) / np.sqrt(max(1, len(frames) - 1))
@@ -233,4 +246,4 @@ def _distance_by_eigenvalues(reference: Gaussian, frames: Floats) -> float:
     gram = seen.T @ seen if len(seen) > seen.shape[1] else seen @ seen.T
     overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0)).sum()
     shift = np.sum((reference.mean - mean) ** 2)
-    return float(shift + np.sum(reference.root**2) + np.sum(centred**2) - 2 * overlap)
+    return float(shift + reference.trace + np.sum(centred**2) - 2 * overlap)
