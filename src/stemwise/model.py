@@ -155,7 +155,7 @@ class Model:
         steps: int = 24,
         progress: ProgressCallback | None = None,
     ) -> Audio:
-        """New stems that belong together, stereo at the model's rate; the same seed gives the same music."""
+        """New stems that belong together, at the model's rate and channels; the same seed gives the same music."""
         wanted = self._names(stems or self.stems)
         self._ask({}, wanted)
         if not 0 < seconds <= 3600:

@@ -31,7 +31,7 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint
 from stemwise.errors import QueryError
 from stemwise.query import Query
-from stemwise.systems.likelihoods import Dirac, Even, Gaussian, GaussianExact, Likelihood, Projection, local_variance
+from stemwise.systems.likelihoods import Dirac, Even, Gaussian, GaussianExact, Likelihood, Projection, gaussian_variance
 from stemwise.systems.msdm import Generation, Msdm, Separation, WeakMsdm
 from stemwise.systems.system import Context, unanswerable
 
@@ -65,7 +65,7 @@ class Joint:
         config = prior.config
         if precision != torch.float32:
             prior.lower(precision)
-        likelihood = likelihood_of(config.separation, config.stems, config.rate)
+        likelihood = likelihood_of(config.separation, config.stems)
         return cls(prior, likelihood, config.separation, config.generation, precision)
 
     @property
@@ -173,8 +173,11 @@ class Joint:
         return how.resample * _COST.get(how.rule, 1)
 
 
-def likelihood_of(how: Separation, stems: Sequence[str], rate: int) -> Likelihood:
-    """The object that a configuration names. Raises QueryError for one that does not go with the step rule."""
+def likelihood_of(how: Separation, stems: Sequence[str]) -> Likelihood:
+    """The object that a configuration names; the projection takes all stems to be equally uncertain.
+
+    Raises QueryError for one that does not go with the step rule.
+    """
     if how.likelihood == "dirac":
         if how.rule not in ("euler", "heun"):
             raise QueryError(
@@ -187,7 +190,7 @@ def likelihood_of(how: Separation, stems: Sequence[str], rate: int) -> Likelihoo
         return GaussianExact(how.gamma)
     if how.likelihood == "even":
         return Even()
-    return Projection(local_variance(round(0.05 * rate)))
+    return Projection(gaussian_variance(*[1.0] * len(stems)))
 
 
 def common(source: NoiseSource) -> NoiseSource:

@@ -116,31 +116,9 @@ def gaussian_variance(*stds: float) -> Variance:
 
     def variance(denoised: Tensor, sigma: Tensor) -> Tensor:
         v = power * sigma.cpu() ** 2 / (power + sigma.cpu() ** 2)
-        return v.to(denoised).reshape(-1, *[1] * (denoised.ndim - 2))
+        return v.to(denoised).reshape(1, -1, *[1] * (denoised.ndim - 2))
 
     return variance
-
-
-def local_variance(width: int, floor: float = 1e-3) -> Variance:
-    """As `gaussian_variance` with the power of every stem around each sample, from its estimate: loud ones give way.
-
-    `width` is that of the averaging window in samples; `floor` the least power, as a share of all stems' mean power.
-    """
-
-    def variance(denoised: Tensor, sigma: Tensor) -> Tensor:
-        power = _smooth(denoised.square(), width)
-        power = power + floor * power.mean((1, 2), keepdim=True) + 1e-12
-        s = sigma.to(denoised) ** 2
-        return power * s / (power + s)
-
-    return variance
-
-
-def _smooth(power: Tensor, width: int) -> Tensor:
-    """Mean of (batch, stem, time) over a window of an odd number of samples around each, fewer at the ends."""
-    half = width // 2
-    pooled = torch.nn.functional.avg_pool1d(power, 2 * half + 1, 1, half, count_include_pad=False)
-    return pooled
 
 
 def _free(mix: Tensor, slots: int) -> Free:

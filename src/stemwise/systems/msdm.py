@@ -6,7 +6,6 @@ training too, as published: samples beyond it get no gradient.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,13 +32,13 @@ class Separation:
     """
 
     likelihood: LikelihoodName = "projection"
-    rule: Rule = "dpmpp_2m"
+    rule: Rule = "euler"
     steps: int = 12
-    sigma_min: float = 1e-3
+    sigma_min: float = 0.01
     sigma_max: float = 0.5
     rho: float = 7.0
-    churn: float = 0.0
-    resample: int = 1
+    churn: float = 4.0
+    resample: int = 2
     drop: str = ""
     gamma: float = 0.75
 
@@ -188,8 +187,3 @@ def denoising_loss(denoiser: Denoiser, config: MsdmConfig, clean: Tensor, source
 def noise_from(generator: torch.Generator, device: torch.device) -> NoiseSource:
     """Standard normal noise of a generator, on another device."""
     return lambda shape: torch.randn(shape, generator=generator, device=generator.device).to(device)
-
-
-def trained_up_to(config: MsdmConfig) -> float:
-    """The noise level below which all but one in 700 training examples lay: mean + 3 std of ln sigma."""
-    return math.exp(config.sigma_mean + 3 * config.sigma_std)

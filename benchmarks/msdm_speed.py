@@ -1,0 +1,85 @@
+"""MSDM at its published size with random weights: time of an evaluation and of a separated window, and peak memory.
+
+    python benchmarks/msdm_speed.py               # the baseline is benchmarks/msdm_plain.py; CPU seconds of one thread
+    python benchmarks/msdm_speed.py --memory      # peak memory of one window, each way in a process of its own
+
+A separation is evaluations times their time (measured: the rest of the sampler, per step): 300 as published, 12 ours.
+Whether fewer evaluations cost quality is measured by benchmarks/msdm_relations.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import msdm_plain
+import torch
+
+from stemwise.systems.joint import Joint
+from stemwise.systems.msdm import Msdm, MsdmConfig
+
+PUBLISHED = 300
+
+
+def cpu_seconds(run: Callable[[], object], repeats: int) -> float:
+    run()
+    spent = []
+    for _ in range(repeats):
+        started = time.process_time()
+        run()
+        spent.append(time.process_time() - started)
+    return statistics.median(spent)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--peak", choices=["plain", "ours"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.memory:
+        for which in ("plain", "ours"):
+            subprocess.run([sys.executable, __file__, "--peak", which], check=True)
+        return
+    config = MsdmConfig()
+    mix = 0.1 * torch.randn(1, 1, config.window)
+    with torch.inference_mode():
+        if args.peak:
+            net = Msdm(config).eval()
+            if args.peak == "plain":
+                msdm_plain.separate(
+                    lambda x, s: msdm_plain.denoise(net.net, x, s, 0.2), mix, 4, [1.0, 0.1, 0.0], resample=1
+                )
+            else:
+                Joint.of(net, torch.bfloat16).separate(mix, 2)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(f"{args.peak}: peak {peak:.0f} MB for one window of {config.window} samples")
+            return
+        prior = Msdm(config).eval()
+        x, label = torch.randn(1, 4, config.window), torch.tensor([-0.5])
+        plain = cpu_seconds(lambda: msdm_plain.evaluate(prior.net, x, label), args.repeats)
+        same = cpu_seconds(lambda: prior.net(x, label), args.repeats)
+        system = Joint.of(prior, torch.bfloat16)
+        ours = cpu_seconds(lambda: prior.net(x, label), args.repeats)
+        two = cpu_seconds(lambda: system.separate(mix, 2), 1)
+        glue = max(0.0, two / 2 - ours)
+    print(
+        f"CPU seconds of one thread, medians of {args.repeats}; window {config.window} samples, {sum(p.numel() for p in prior.parameters()):,} weights"
+    )
+    print(
+        f"one evaluation: plain float32 {plain:.2f}, ours float32 {same:.2f} ({plain / same:.2f} times), ours bfloat16 {ours:.2f} ({plain / ours:.2f} times)"
+    )
+    n = system.evaluations
+    print(
+        f"one window: published {PUBLISHED} evaluations {PUBLISHED * plain:.0f}, ours {n} evaluations {n * (ours + glue):.0f} ({PUBLISHED * plain / (n * (ours + glue)):.1f} times)"
+    )
+
+
+if __name__ == "__main__":
+    main()
