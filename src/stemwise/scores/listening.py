@@ -114,7 +114,7 @@ def search_offset(
     """Find the move in time and pitch with which a stem fits best to the sum of `context` (all others).
 
     Every move is tried on the same `windows` windows, spread over the song. Transposed copies pass through a phase
-    vocoder, whose traces cost them a little; so a stem is rarely called transposed that is not.
+    vocoder, which blurs onsets and costs them much of their score: shifts are found more surely than transpositions.
 
     Raises:
         ScoreError: fewer than two windows in which both are audible.
