@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from stemwise import cli
 from stemwise.errors import SongError
 from stemwise.songs import folder, layouts, scan, verify
 from stemwise.songs.folder import scan_stem_folders
@@ -243,15 +244,17 @@ def test_verify_judges_a_mixture_that_cannot_be_compared(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="file names are text there")
-def test_names_that_are_no_text_are_read_and_printed(tmp_path: Path) -> None:
+def test_names_that_are_no_text_are_read_and_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = _write(tmp_path / "song" / "bass.wav", _noise(100))
     os.rename(os.fsencode(file.parent), os.fsencode(tmp_path) + b"/caf\xe9")
     (song,) = folder(tmp_path)
     assert song.read(0, 100, ("bass",)).any()
     (tmp_path / song.name / "bass.wav").write_bytes(b"")
-    done = subprocess.run(
-        [sys.executable, "-m", "stemwise.cli", "songs", "verify", str(tmp_path), "--json"],
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 1 and rb"caf\udce9" in done.stdout, done.stderr
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr("sys.stdout", printed)
+    monkeypatch.setattr("sys.argv", ["stemwise", "songs", "verify", str(tmp_path), "--json"])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed.flush()
+    assert rb"caf\udce9" in printed.buffer.getvalue()  # type: ignore[attr-defined]
