@@ -65,8 +65,11 @@ def improvement(prior: Msdm | WeakMsdm, how: Separation, truth: Tensor, seed: in
     return np.array(figures)
 
 
-def curve(prior: Msdm | WeakMsdm, truth: Tensor, budgets: Sequence[int]) -> None:
-    base, own = Separation("dirac", "euler", sigma_min=1e-4, sigma_max=1.0), prior.config.separation
+def curve(prior: Msdm | WeakMsdm, truth: Tensor, budgets: Sequence[int], least: float) -> None:
+    base, own = (
+        Separation("dirac", "euler", sigma_min=least, sigma_max=1.0, churn=0.0, resample=1),
+        prior.config.separation,
+    )
     ways = {
         "Dirac, Euler, churn": replace(base, churn=0.13),
         "Dirac, Euler, churn, corrector": replace(base, churn=0.13, resample=2),
@@ -95,9 +98,9 @@ def curve(prior: Msdm | WeakMsdm, truth: Tensor, budgets: Sequence[int]) -> None
         print(f"| {name} |" + "|".join(cells) + "|", flush=True)
 
 
-def relations(prior: Msdm | WeakMsdm, weak: Msdm | WeakMsdm | None, truth: Tensor, steps: int) -> None:
+def relations(prior: Msdm | WeakMsdm, weak: Msdm | WeakMsdm | None, truth: Tensor, steps: int, least: float) -> None:
     churn = 20 / 150 * steps
-    dirac = Separation("dirac", "euler", steps, 1e-4, 1.0, churn=churn, resample=2, drop="bass")
+    dirac = Separation("dirac", "euler", steps, least, 1.0, churn=churn, resample=2, drop="bass")
     gaussian = replace(dirac, likelihood="gaussian", churn=2 * churn)
     own = prior.config.separation
     made = {
@@ -149,6 +152,9 @@ def main() -> None:
         "--curve", action="store_true", help="improvement against evaluations for every rule and likelihood"
     )
     parser.add_argument("--evaluations", type=int, nargs="+", default=[4, 8, 16, 32, 64, 150, 300])
+    parser.add_argument(
+        "--sigma-min", type=float, default=1e-4, help="of the published rules, which diverge from 1e-4 in few steps"
+    )
     args = parser.parse_args()
     prior = load_model(args.model)
     assert isinstance(prior, Msdm | WeakMsdm)
@@ -156,9 +162,9 @@ def main() -> None:
     assert weak is None or isinstance(weak, Msdm | WeakMsdm)
     truth = windows(args.songs, prior, args.count, args.frames or prior.config.window)
     if args.curve:
-        curve(prior, truth, args.evaluations)
+        curve(prior, truth, args.evaluations, args.sigma_min)
     else:
-        relations(prior, weak, truth, args.steps)
+        relations(prior, weak, truth, args.steps, args.sigma_min)
 
 
 if __name__ == "__main__":
