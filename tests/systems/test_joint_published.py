@@ -118,7 +118,8 @@ def test_systems_replay_recorded_runs(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "name"), [(table, name) for table in ("closed_form", "tiny_net") for name in facts("generation")[table]["cases"]]
+    ("table", "name"),
+    [(table, name) for table in ("closed_form", "tiny_net") for name in facts("generation")[table]["cases"]],
 )
 def test_recorded_generations(table: str, name: str) -> None:
     """Nothing given, stems given, the first half given. The reference churns what is given as well: in our coordinates
@@ -163,7 +164,9 @@ def test_recorded_generations(table: str, name: str) -> None:
     ).x
     final = torch.where(mask, values, x)
     atol = case.get("atol", 1e-10)
-    torch.testing.assert_close(final, recorded[f"{name}.final"], atol=atol, rtol=1e-9 if table == "closed_form" else 1e-5)
+    torch.testing.assert_close(
+        final, recorded[f"{name}.final"], atol=atol, rtol=1e-9 if table == "closed_form" else 1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["separation", "generation", "accompaniment", "training_samples"])
