@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import published
 import pytest
 import torch
 from torch import nn
 
+import published_cocola as published
 from stemwise.checkpoint import load_model, save_model
 from stemwise.coherence.cocola import PARTS, Cocola, CocolaConfig, PartName
 from stemwise.errors import ScoreError

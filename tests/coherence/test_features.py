@@ -6,8 +6,8 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from published import tensors
 
+from published_cocola import tensors
 from stemwise.coherence.features import HarmonicPercussive, LogMel
 
 EDGES = ("silence", "click", "dc", "mixture", "quiet mixture", "nearly silent mixture")

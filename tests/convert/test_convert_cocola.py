@@ -5,11 +5,11 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import published
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import published_cocola as published
 from stemwise.checkpoint import load_model
 from stemwise.cli import app
 from stemwise.coherence.cocola import Cocola

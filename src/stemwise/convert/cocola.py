@@ -63,7 +63,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise ModelError(
             f"{file}: {'is a folder' if file.is_dir() else 'no such file'}; give the .ckpt that was published"
         )
-    stand_ins = [(_stand_in(name), f"{_MODULE}.{name}") for name in _ENUMS]
+    stand_ins: list[Any] = [(_stand_in(name), f"{_MODULE}.{name}") for name in _ENUMS]
     try:
         with torch.serialization.safe_globals(stand_ins):
             document = torch.load(file, map_location="cpu", weights_only=True)

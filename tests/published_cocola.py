@@ -16,7 +16,7 @@ from torch import Tensor
 from stemwise.coherence.cocola import Cocola, CocolaConfig
 from stemwise.convert.cocola import renamed
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "cocola"
+FIXTURES = Path(__file__).parent / "fixtures" / "cocola"
 
 
 def tensors(name: str) -> dict[str, Tensor]:
