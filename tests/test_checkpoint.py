@@ -152,7 +152,7 @@ def test_pickle_in_disguise_is_refused_and_never_run(folder: Path, tmp_path: Pat
 
 
 def test_only_types_in_the_table_and_finite_weights_are_stored(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="a Linear cannot be stored as a model; types that can: band, toy"):
+    with pytest.raises(ModelError, match=r"a Linear cannot be stored as a model; types that can: band, .*toy"):
         save_model(tmp_path / "a", torch.nn.Linear(1, 1))
     module = Toy(ToyConfig())
     module.first.weight.data[0] = 1e6
