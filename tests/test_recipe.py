@@ -25,7 +25,9 @@ def recipe(tmp_path: Path) -> Path:
     return trainable_toy.write_recipe(tmp_path / "toy.yaml", tmp_path / "songs", tmp_path / "run")
 
 
-@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted(set(RECIPES.glob("*.yaml")) - set(RECIPES.glob("evaluate-*"))), ids=lambda file: file.stem
+)
 def test_shipped_recipes_are_valid(file: Path) -> None:
     assert load_recipe(file).name == file.stem
 
