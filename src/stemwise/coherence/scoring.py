@@ -83,7 +83,8 @@ class Heard:
 
     def audible(self, *rows: Part) -> NDArray[np.bool_]:
         """(window,): where every one of the rows is audible."""
-        return (self.levels[[self.rows.index(row) for row in rows]] >= AUDIBLE_DBFS).all(0)
+        heard: NDArray[np.bool_] = (self.levels[[self.rows.index(row) for row in rows]] >= AUDIBLE_DBFS).all(0)
+        return heard
 
 
 @dataclass(frozen=True, eq=False)

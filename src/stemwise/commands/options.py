@@ -21,7 +21,10 @@ Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps: more
 Evaluations = Annotated[
     int | None,
     typer.Option(
-        "--evaluations", min=1, help="Network evaluations a window when separating; the model's own.", show_default=False
+        "--evaluations",
+        min=1,
+        help="Network evaluations a window when separating; the model's own.",
+        show_default=False,
     ),
 ]
 Template = Annotated[
