@@ -83,8 +83,7 @@ class Heard:
 
     def audible(self, *rows: Part) -> NDArray[np.bool_]:
         """(window,): where every one of the rows is audible."""
-        heard: NDArray[np.bool_] = (self.levels[[self.rows.index(row) for row in rows]] >= AUDIBLE_DBFS).all(0)
-        return heard
+        return np.all(self.levels[[self.rows.index(row) for row in rows]] >= AUDIBLE_DBFS, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
