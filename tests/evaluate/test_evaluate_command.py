@@ -9,7 +9,7 @@ import pytest
 from small_songs import write_songs
 from typer.testing import CliRunner, Result
 
-import stemwise.scores as scores
+import stemwise.scores.listening as listening
 from plain_encoder import PlainEncoder
 from stemwise import cli
 from stemwise.evaluate.study import read_study, study
@@ -27,7 +27,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scores, "load_coherence", lambda name, device: PlainEncoder())
+    monkeypatch.setattr(listening, "load_coherence", lambda name, device: PlainEncoder())
 
 
 def run(*words: object) -> Result:
