@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from plain_encoder import RATE, PlainEncoder, song
 from torch import Tensor
 
+from plain_encoder import RATE, PlainEncoder, song
 from stemwise.coherence.scoring import Heard, curve, embed_parts, hear, level_dbfs, preference
 from stemwise.coherence.windows import aligned_windows
 
