@@ -39,6 +39,8 @@ class AugmentationSection(Section):
     remix: Chance = 0.0
     dropout: Chance = 0.0
     mono: Chance = 0.0
+    transpose: Annotated[int, Field(ge=0, le=12)] = 0
+    equalise_db: Annotated[float, Field(ge=0.0, le=24.0)] = 0.0
 
     @model_validator(mode="after")
     def _range(self) -> AugmentationSection:

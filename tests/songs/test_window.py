@@ -99,6 +99,37 @@ def test_mono_makes_channels_equal(songs: list[Song]) -> None:
     assert 15 < sum(equal) < 45
 
 
+@pytest.fixture
+def tone(tmp_path: Path) -> list[Song]:
+    """A song of one stem, 500 Hz and 1500 Hz of equal level."""
+    (tmp_path / "tone").mkdir()
+    time = np.arange(4 * RATE) / RATE
+    signal = 0.1 * np.sin(2 * np.pi * 500 * time) + 0.1 * np.sin(2 * np.pi * 1500 * time)
+    soundfile.write(tmp_path / "tone" / "bass.wav", np.stack([signal, signal], 1), RATE, subtype="FLOAT")
+    return folder(tmp_path)
+
+
+def test_transposition_moves_the_pitch_by_semitones_and_nothing_else(tone: list[Song]) -> None:
+    options = WindowOptions(("bass",), RATE, RATE, augmentation=dataclasses.replace(NO_CHANGE, transpose=2))
+    windows = Windows(tone, options, 1)
+    peaks = [float(np.abs(np.fft.rfft(windows[i][0, 0].numpy()))[:800].argmax()) for i in range(24)]
+    found = {round(12 * np.log2(peak / 500)) for peak in peaks}
+    assert found == {-2, -1, 0, 1, 2}
+    assert windows[0].square().mean().sqrt() == pytest.approx(0.1, rel=0.02)
+    assert torch.equal(windows[5], Windows(tone, options, 1)[5])
+
+
+def test_equalising_changes_the_balance_within_a_stem(tone: list[Song]) -> None:
+    options = WindowOptions(("bass",), RATE, RATE, augmentation=dataclasses.replace(NO_CHANGE, equalise_db=4.0))
+    windows = Windows(tone, options, 1)
+    balances = []
+    for i in range(24):
+        spectrum = np.abs(np.fft.rfft(windows[i][0].numpy()))
+        assert np.allclose(spectrum[0], spectrum[1], atol=1e-3)
+        balances.append(20 * np.log10(spectrum[0, 1500] / spectrum[0, 500]))
+    assert 3.5 < np.std(balances) < 8.5  # two gains of 4 dB each: 5.7
+
+
 def test_short_songs_are_padded_and_channels_follow_the_options(songs: list[Song]) -> None:
     long = Windows(songs[1:], dataclasses.replace(PLAIN, frames=3000), 0)[0]
     assert long[0, 0, :2000].all() and not long[0, 0, 2000:].any()

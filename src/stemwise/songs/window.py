@@ -7,6 +7,7 @@ that appear in a folder while a training runs are picked up only when the comman
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from stemwise.songs.song import Song
 #: Frames read on each side of a window that must be resampled, so that the filter's edges fall outside it.
 _MARGIN = 512
 _ATTEMPTS = 16
+#: Where the gains of an equaliser are drawn, as logarithms of hertz.
+_EQUALISER = np.log((40.0, 150.0, 500.0, 1500.0, 5000.0, 16000.0))
 
 
 class Shape(Protocol):
@@ -46,7 +49,9 @@ class Augmentation:
 
     `gain_db`: range of a gain drawn for each stem; `swap`: left and right exchanged, per stem; `polarity`: a stem's
     sign flipped; `remix`: each stem of the window from a song and position of its own; `dropout`: a stem silenced;
-    `mono`: every stem of the window the same on all channels.
+    `mono`: every stem of the window the same on all channels; `transpose`: played faster or slower, by up to so many
+    semitones, each song of the window by its own; `equalise_db`: standard deviation of a gain drawn for each stem at 40 Hz,
+    150 Hz, 500 Hz, 1.5 kHz, 5 kHz and 16 kHz, straight lines over log frequency between them.
     """
 
     gain_db: tuple[float, float] = (-6.0, 6.0)
@@ -55,6 +60,8 @@ class Augmentation:
     remix: float = 0.0
     dropout: float = 0.0
     mono: float = 0.0
+    transpose: int = 0
+    equalise_db: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,8 @@ class Windows(torch.utils.data.Dataset[Tensor]):
             window = self._draw(draw)
             if options.augmentation is not None:
                 _augment(window, options.augmentation, draw)
+                if options.augmentation.equalise_db:
+                    _equalise(window, options, options.augmentation.equalise_db, draw)
             if loud(window, options.floor_db).sum() >= options.min_active:
                 break
         return torch.from_numpy(window)
@@ -124,6 +133,9 @@ class Windows(torch.utils.data.Dataset[Tensor]):
     def _from_one_song(self, draw: np.random.Generator, names: Sequence[str]) -> np.ndarray:
         place = int(np.searchsorted(self._ends, draw.random() * self._ends[-1], side="right"))
         song = self.songs[min(place, len(self.songs) - 1)]
+        most = self.options.augmentation.transpose if self.options.augmentation is not None else 0
+        if most:
+            song = _transposed(song, int(draw.integers(-most, most + 1)))
         length = math.ceil(self.options.frames * song.rate / self.options.rate)
         start = int(draw.integers(0, max(1, song.frames - length + 1)))
         return read_at(song, start, names, self.options)
@@ -195,6 +207,21 @@ def _augment(window: np.ndarray, augmentation: Augmentation, draw: np.random.Gen
         stem *= np.float32(-factor if polarity < augmentation.polarity else factor)
         if len(stem) == 2 and swap < augmentation.swap:
             stem[:] = stem[::-1].copy()
+
+
+def _transposed(song: Song, semitones: int) -> Song:
+    """A song played faster is a song of a higher rate; a multiple of 100 Hz, so that few frames are read in vain."""
+    if not semitones:
+        return song
+    return dataclasses.replace(song, rate=100 * round(song.rate * 2.0 ** (semitones / 12.0) / 100.0))
+
+
+def _equalise(window: np.ndarray, options: WindowOptions, deviation: float, draw: np.random.Generator) -> None:
+    """Give every stem of a window a gain of its own over frequency, in place; the same for all channels."""
+    spectrum = np.fft.rfft(window)
+    bins = np.log(np.fft.rfftfreq(window.shape[-1], 1.0 / options.rate).clip(1.0))
+    gains = np.stack([np.interp(bins, _EQUALISER, line) for line in draw.normal(0.0, deviation, (len(window), 6))])
+    window[:] = np.fft.irfft(spectrum * 10.0 ** (gains[:, None] / 20.0), n=window.shape[-1])
 
 
 def loud(block: np.ndarray, floor_db: float) -> np.ndarray:
