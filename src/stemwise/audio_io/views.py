@@ -1,24 +1,17 @@
-"""A file seen with another beginning, so that a decoder reads a true header without the file being touched."""
+"""Files seen otherwise than they lie on disk: with another beginning, or one inside another; nothing is copied or touched."""
 
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 
-class JoinedFile(io.RawIOBase):
-    """``head`` followed by the file from ``skip`` on, as one seekable read-only file.
+class _View(io.RawIOBase):
+    """A seekable read-only file of `size` bytes; a subclass says in `readinto` where they are."""
 
-    Args:
-        head: the new beginning.
-        path: the file.
-        skip: how many of its bytes the new beginning replaces.
-    """
-
-    def __init__(self, head: bytes, path: Path, skip: int) -> None:
-        self._head, self._skip = head, skip
-        self._file = path.open("rb")
-        self._size = len(head) + path.stat().st_size - skip
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._position = 0
 
     def readable(self) -> bool:
@@ -30,14 +23,29 @@ class JoinedFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Position in the joined file."""
+        """Position in the view."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move in the joined file."""
+        """Move in the view."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
+
+
+class JoinedFile(_View):
+    """``head`` followed by the file from ``skip`` on, as one seekable read-only file.
+
+    Args:
+        head: the new beginning.
+        path: the file.
+        skip: how many of its bytes the new beginning replaces.
+    """
+
+    def __init__(self, head: bytes, path: Path, skip: int) -> None:
+        super().__init__(len(head) + path.stat().st_size - skip)
+        self._head, self._skip = head, skip
+        self._file = path.open("rb")
 
     def readinto(self, buffer: object) -> int:
         """Read at the position, from one of the two parts."""
@@ -56,3 +64,18 @@ class JoinedFile(io.RawIOBase):
         """Release the file."""
         self._file.close()
         super().close()
+
+
+class Slice(_View):
+    """``size`` bytes from byte ``offset`` on of an open file, by its descriptor, which is left open."""
+
+    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+        super().__init__(size)
+        self._descriptor, self._offset = descriptor, offset
+
+    def readinto(self, buffer: object) -> int:
+        """Read at the position, wherever the file itself stands."""
+        view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]  # type: ignore[arg-type]
+        count = os.preadv(self._descriptor, [view], self._offset + self._position) if len(view) else 0
+        self._position += count
+        return count

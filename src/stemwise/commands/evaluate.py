@@ -101,7 +101,8 @@ def evaluate(
     from stemwise.evaluate.study import material, with_optional
 
     voice = Voice(quiet, as_json=as_json)
-    part = _shard(shard)
+    number, parts = o.part_of(shard or "1/1")
+    part = (number - 1, parts)
     chosen = {"task": task, "metrics": o.names(metrics), "stems": o.names(stems), "given": _given(given), "seed": seed}
     cut = {"seconds": chunk, "per_song": per_song}
     how = {"steps": steps, "evaluations": evaluations, "candidates": candidates, "rank": rank}
@@ -232,16 +233,6 @@ def _tell_unreadable(found: Material) -> None:
         more = f"; and {len(found.unreadable) - _LISTED} more" if len(found.unreadable) > _LISTED else ""
         text = "; ".join(f"{name}: {reason}" for name, reason in named)
         complain(f"{len(found.unreadable)} song(s) cannot be read and are left out: {text}{more}")
-
-
-def _shard(text: str | None) -> tuple[int, int]:
-    """ "2/4" -> (1, 4); None -> (0, 1). Raises QueryError."""
-    if text is None:
-        return 0, 1
-    i, _, n = text.partition("/")
-    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
-        raise QueryError(f"--shard {text!r} is not I/N; the first of four machines is 1/4, the last one 4/4")
-    return int(i) - 1, int(n)
 
 
 def _weights(texts: list[str]) -> dict[str, Path]:

@@ -75,7 +75,7 @@ def part_of(text: str) -> tuple[int, int]:
     """ "2/8" -> (2, 8): the second of eight parts. Raises QueryError."""
     first, _, last = text.partition("/")
     if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
-        raise QueryError(f"--shard {text!r} is not a part; give I/N with I from 1 to N, such as 2/8")
+        raise QueryError(f"--shard {text!r} is not I/N with I from 1 to N; the second of eight parts is 2/8")
     return int(first), int(last)
 
 

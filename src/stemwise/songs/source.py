@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import soundfile
 
+from stemwise.audio_io.views import Slice
 from stemwise.songs import streams
 from stemwise.songs.streams import Stream
 
@@ -69,7 +70,7 @@ def opened(file: File) -> Iterator[Any]:
         with streams.opened(file) as track:
             yield track
     else:
-        with file.archive.open("rb", buffering=0) as whole, soundfile.SoundFile(_Slice(whole.fileno(), file)) as audio:
+        with file.archive.open("rb", buffering=0) as whole, soundfile.SoundFile(_slice(whole, file)) as audio:
             yield audio
 
 
@@ -81,7 +82,7 @@ def raw(file: Path | Member) -> Iterator[BinaryIO]:
             yield handle
     else:
         with file.archive.open("rb", buffering=0) as whole:
-            yield cast(BinaryIO, _Slice(whole.fileno(), file))
+            yield cast(BinaryIO, _slice(whole, file))
 
 
 def size(file: File) -> int:
@@ -89,29 +90,6 @@ def size(file: File) -> int:
     return file.size if isinstance(file, Member) else (file if isinstance(file, Path) else file.path).stat().st_size
 
 
-class _Slice(io.RawIOBase):
-    """The bytes of a member, as a file of their own."""
-
-    def __init__(self, descriptor: int, member: Member) -> None:
-        self._descriptor, self._offset, self._size = descriptor, member.offset, member.size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
-        count = os.preadv(self._descriptor, [wanted], self._offset + self._position) if len(wanted) else 0
-        self._position += count
-        return count
+def _slice(archive: io.FileIO, member: Member) -> Slice:
+    """The bytes of a member of an open archive, as a file of their own."""
+    return Slice(archive.fileno(), member.offset, member.size)
