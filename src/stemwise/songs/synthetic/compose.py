@@ -226,7 +226,8 @@ def _stem_tracks(
             events += _performed(player, stem, roles[kind], passage, groove)
         if events:
             notes = _humanised(_fork(seed, "human", stem, layer), events, clock, seconds)
-            tracks.append(Track(stem, program, stem == "drums", "+".join(dict.fromkeys(roles.values())), notes))
+            played = "+".join(dict.fromkeys(roles.values()))
+            tracks.append(Track(stem, program, stem == "drums", played, notes, dict(roles)))
     return tracks
 
 

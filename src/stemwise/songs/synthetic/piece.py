@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,13 +93,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Track:
-    """One instrument: the stem it belongs to, its General MIDI program (0-based) and its notes (dtype `NOTE`)."""
+    """One instrument: the stem it belongs to, its General MIDI program (0-based) and its notes (dtype `NOTE`).
+
+    `ways` says how it plays in each kind of section (`Section.name` to a role); `role` lists these.
+    """
 
     stem: str
     program: int
     is_drum: bool
     role: str
     notes: NDArray[np.void]
+    ways: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

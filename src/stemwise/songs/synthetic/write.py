@@ -25,6 +25,8 @@ from stemwise.songs.synthetic.render import (
 )
 
 Sounds = Literal["train", "validation", "test", "builtin"]
+#: Ticks to the quarter note in the MIDI files.
+TICKS = 480
 
 
 def palette(sounds: Sounds, *, log: Callable[[str], None] | None = None) -> Palette:
@@ -108,27 +110,30 @@ def describe(piece: Piece, song: Rendered, fonts: Sounds) -> dict[str, object]:
     }
 
 
+def ticks(piece: Piece, seconds: np.ndarray) -> np.ndarray:
+    """Times of a piece in ticks, `TICKS` to the quarter note, by the tempo of each section; int32."""
+    edges = np.array([s.start for s in piece.sections])
+    tempi = np.array([s.bpm for s in piece.sections])
+    starts = np.concatenate([[0.0], np.cumsum(np.diff(edges) * tempi[:-1] / 60)]) * TICKS
+    index = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, None)
+    found: np.ndarray = np.round(starts[index] + (seconds - edges[index]) * tempi[index] * (TICKS / 60))
+    return found.astype(np.int32)
+
+
 def write_midi(piece: Piece, path: Path) -> None:
     """Multi-track MIDI whose track names are stem names; tempo and metre at each section."""
     try:
         import symusic
     except ImportError:  # the built-in synthesiser works without the midi extra; then there is no MIDI file
         return
-    edges = np.array([s.start for s in piece.sections])
-    tempi = np.array([s.bpm for s in piece.sections])
-    ticks = np.concatenate([[0.0], np.cumsum(np.diff(edges) * tempi[:-1] / 60)]) * 480
-    score = symusic.Score(480)
-
-    def at(seconds: np.ndarray) -> np.ndarray:
-        index = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, None)
-        return np.round(ticks[index] + (seconds - edges[index]) * tempi[index] * 8).astype(np.int32)
-
-    for tick, bpm in zip(ticks, tempi, strict=True):
-        score.tempos.append(symusic.Tempo(round(float(tick)), float(bpm)))
+    score = symusic.Score(TICKS)
+    for section in piece.sections:
+        score.tempos.append(symusic.Tempo(int(ticks(piece, np.array(section.start))), float(section.bpm)))
     score.time_signatures.append(symusic.TimeSignature(0, *piece.meter))
     for track in piece.tracks:
         one = symusic.Track(track.stem, track.program, track.is_drum)
-        start, stop = at(track.notes["start"]), at(track.notes["start"] + track.notes["duration"])
+        start = ticks(piece, track.notes["start"])
+        stop = ticks(piece, track.notes["start"] + track.notes["duration"])
         one.notes = symusic.Note.from_numpy(
             start,
             np.maximum(stop - start, 1).astype(np.int32),
