@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from stemwise import checkpoint, runs, training_data
 from stemwise.errors import RecipeError, TrainingError
 from stemwise.interruption import ignore_key_press, stop_signals
-from stemwise.optimization import Ema, optimizers, schedule
+from stemwise.optimization import Ema, native_bfloat16, optimizers, schedule
 from stemwise.recipe import Recipe
 from stemwise.songs.corpus import Corpus
 from stemwise.songs.window import Batches
@@ -311,5 +311,4 @@ def _precision(wanted: str, accelerator: str) -> Any:
     if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     on_cpu = accelerator in ("auto", "cpu") and not torch.backends.mps.is_available()
-    tests = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return "bf16-mixed" if on_cpu and any(getattr(torch.cpu, test, bool)() for test in tests) else "32-true"
+    return "bf16-mixed" if on_cpu and native_bfloat16() else "32-true"
