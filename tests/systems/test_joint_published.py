@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +12,20 @@ import torch
 from torch import Tensor
 
 from published_msdm import facts, tensors, tiny
-from stemwise.diffusion import Churn, Denoiser, Edm, Free, Known, clamped, euler, karras, last, sample, tape
+from stemwise.diffusion import (
+    Churn,
+    Denoiser,
+    Edm,
+    Free,
+    Known,
+    clamped,
+    dpm2_ancestral,
+    euler,
+    karras,
+    last,
+    sample,
+    tape,
+)
 from stemwise.diffusion.constraints import Constraint
 from stemwise.systems.joint import Joint
 from stemwise.systems.likelihoods import Dirac, Gaussian, Likelihood
@@ -166,6 +180,50 @@ def test_recorded_generations(table: str, name: str) -> None:
     atol = case.get("atol", 1e-10)
     torch.testing.assert_close(
         final, recorded[f"{name}.final"], atol=atol, rtol=1e-9 if table == "closed_form" else 1e-5
+    )
+
+
+@pytest.mark.parametrize("rho", [1, 3])
+def test_recorded_adpm2_runs(rho: int) -> None:
+    """Every state of the library's sampler, which stops at the smallest level."""
+    about, recorded = facts("generation")["adpm2"], tensors("adpm2")
+    sigmas, start = recorded["adpm2_gauss.sigmas"], recorded["adpm2_gauss.start_noise"]
+    states = sample(
+        gaussian,
+        sigmas[: about["steps"] + 1],
+        tape([start, *recorded["adpm2_gauss.step_noise"]]),
+        constraint=Free(tuple(start.shape)),
+        step=partial(dpm2_ancestral, rho=rho),
+    )
+    made = torch.stack([state.x for state in states])
+    expected = recorded[f"adpm2_gauss.rho{rho}.after_each_step"]
+    torch.testing.assert_close(made, expected, atol=about["atol_gauss"], rtol=about["rtol_gauss"])
+
+
+def test_a_recorded_adpm2_run_of_the_network() -> None:
+    about, recorded = facts("generation")["adpm2"], tensors("adpm2")
+    sigmas, start = recorded["adpm2_net.sigmas"], recorded["adpm2_net.start_noise"]
+    noise, free = tape([start, *recorded["adpm2_net.step_noise"]]), Free(tuple(start.shape))
+    x = last(sample(network(), sigmas[: about["steps"] + 1], noise, constraint=free, step=dpm2_ancestral)).x
+    torch.testing.assert_close(x.clamp(-1, 1), recorded["adpm2_net.rho1.clamped"], atol=about["net_atol"], rtol=1e-5)
+
+
+def test_recorded_adpm2_inpainting() -> None:
+    """What is given is pasted in before every step and moves with the rest inside it, unlike `Known`: the rule alone."""
+    about, recorded = facts("generation")["adpm2"], tensors("adpm2")
+    sigmas, turns = recorded["adpm2_gauss.sigmas"], about["inpaint"]["resamples"]
+    mask, source = recorded["adpm2_inpaint.mask"].bool(), recorded["adpm2_inpaint.source"]
+    x = sigmas[0] * recorded["adpm2_inpaint.start_noise"]
+    for i, (sigma, lower) in enumerate(pairwise(sigmas[: about["steps"] + 1])):
+        for turn in range(turns):
+            x = torch.where(mask, source + sigma * recorded["adpm2_inpaint.source_noise"][i], x)
+            draw = partial(recorded["adpm2_inpaint.step_noise"].__getitem__, (i, turn))
+            x, _ = dpm2_ancestral(gaussian, x, sigma, lower, draw, None)
+            if turn + 1 < turns:
+                x = x + (sigma**2 - lower**2).sqrt() * recorded["adpm2_inpaint.renoise"][i, turn]
+    final = torch.where(mask, source, x)
+    torch.testing.assert_close(
+        final, recorded["adpm2_inpaint.final"], atol=about["atol_gauss"], rtol=about["rtol_gauss"]
     )
 
 
