@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class Audio:
         return cls(tuple(stems), data, rate)
 
     def __getitem__(self, part: str | Iterable[str]) -> Tensor:
-        return self.data[:, self._indices(part)].sum(1)
+        return self.data[:, indices(part, self.names)].sum(1)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -73,23 +73,72 @@ class Audio:
     def select(self, names: Iterable[str]) -> Audio:
         """The named stems alone, in the order asked for."""
         chosen = tuple(names)
-        return Audio(chosen, self.data[:, [self._index(name) for name in chosen]], self.rate)
+        return Audio(chosen, self.data[:, [index(name, self.names) for name in chosen]], self.rate)
 
     def numpy(self) -> dict[str, object]:
         """The first item of the batch as a mapping from name to array (channel, time)."""
         return {name: self.data[0, i].cpu().numpy() for i, name in enumerate(self.names)}
 
-    def _indices(self, part: str | Iterable[str]) -> list[int]:
-        names = {part} if isinstance(part, str) else set(part)
-        unknown = names - set(self.names)
-        if unknown:
-            self._index(sorted(unknown)[0])
-        return [i for i, name in enumerate(self.names) if name in names]
 
-    def _index(self, name: str) -> int:
-        if name not in self.names:
-            raise QueryError(f"no stem named {name!r} here; there are: {', '.join(self.names)}")
-        return self.names.index(name)
+@dataclass(frozen=True, eq=False)
+class Rolls:
+    """Stems as piano rolls: ``data`` is uint8 (batch, stem, time, pitch); parts mix by max.
+
+    A cell is 0 where the pitch is silent, 1 where it sounds and 2 where a note of it begins, so that notes that follow
+    each other stay apart; rolls that know no onsets have no 2. ``steps`` is how many cells of time a quarter note has,
+    ``lowest`` the MIDI pitch of the first row. ``rolls["bass"]`` and ``rolls[{"bass", "drums"}]`` are (batch, time, pitch).
+    """
+
+    names: tuple[str, ...]
+    data: Tensor
+    steps: int = 4
+    lowest: int = 24
+
+    def __post_init__(self) -> None:
+        check_names(self.names)
+        if self.data.dim() != 4 or self.data.shape[1] != len(self.names) or self.data.dtype != torch.uint8:
+            raise QueryError(
+                f"rolls of {', '.join(self.names)} need uint8 data of shape (batch, {len(self.names)}, time, pitch); "
+                f"got {self.data.dtype} {tuple(self.data.shape)}"
+            )
+
+    def __getitem__(self, part: str | Iterable[str]) -> Tensor:
+        rows = indices(part, self.names)
+        return self.data[:, rows].amax(1) if rows else torch.zeros_like(self.data[:, 0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def mix(self) -> Tensor:
+        """All stems at once (batch, time, pitch): who plays what is gone."""
+        return self.data.amax(1)
+
+    def sounding(self) -> Tensor:
+        """Where anything sounds: bool, the shape of the data."""
+        return self.data > 0
+
+    def select(self, names: Iterable[str]) -> Rolls:
+        """The named stems alone, in the order asked for."""
+        chosen = tuple(names)
+        return replace(self, names=chosen, data=self.data[:, [index(name, self.names) for name in chosen]])
+
+
+def indices(part: str | Iterable[str], names: Sequence[str]) -> list[int]:
+    """Where the stems of a part are among names, in their order. Raises `QueryError` for one that is not there."""
+    wanted = {part} if isinstance(part, str) else set(part)
+    for unknown in sorted(wanted - set(names)):
+        index(unknown, names)
+    return [i for i, name in enumerate(names) if name in wanted]
+
+
+def index(name: str, names: Sequence[str]) -> int:
+    """Where a stem is among names. Raises `QueryError` if it is not there."""
+    if name not in names:
+        raise QueryError(f"no stem named {name!r} here; there are: {', '.join(names)}")
+    return list(names).index(name)
 
 
 def check_names(names: Iterable[str]) -> None:

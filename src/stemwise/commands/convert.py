@@ -20,12 +20,16 @@ class System(StrEnum):
     cocola = "cocola"
     vggish = "vggish"
     msdm = "msdm"
+    mixture2music = "mixture2music"
+    msgld = "msgld"
 
 
 _CONVERTERS = {
     System.cocola: ("cocola", "convert_cocola"),
     System.vggish: ("vggish", "convert_vggish"),
     System.msdm: ("msdm", "convert_msdm"),
+    System.mixture2music: ("mixture2music", "convert_mixture2music"),
+    System.msgld: ("msgld", "convert_msgld"),
 }
 
 

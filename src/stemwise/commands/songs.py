@@ -41,10 +41,13 @@ def make(
     log: Annotated[
         Path | None, typer.Option("--log", help="File that notes every look at the test fonts.", show_default=False)
     ] = None,
+    midi: Annotated[
+        bool, typer.Option("--midi", help="Only FOLDER/song-000000.mid, ...: no sound, for models of notes and rolls.")
+    ] = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Compose and render songs, one folder of stems and MIDI each. Songs that are there already are kept."""
-    from stemwise.songs.synthetic.write import write_songs
+    from stemwise.songs.synthetic.write import write_midi_songs, write_songs
 
     voice = Voice(quiet)
 
@@ -55,7 +58,10 @@ def make(
                 file.write(f"- {time.strftime('%Y-%m-%d %H:%M')} {line}\n")
 
     seeds = range(first, first + count)
-    written = write_songs(folder, seeds, fonts=fonts.value, rate=rate, seconds=seconds, log=note)
+    if midi:
+        written = write_midi_songs(folder, seeds, seconds=seconds)
+    else:
+        written = write_songs(folder, seeds, fonts=fonts.value, rate=rate, seconds=seconds, log=note)
     for number, song in enumerate(written, 1):
         voice.say(f"{song} ({number}/{count})")
 
