@@ -19,6 +19,7 @@ _HOME = {
     "StemScores": "stemwise.scores",
     "StemwiseError": "stemwise.errors",
     "load": "stemwise.loading",
+    "load_notes": "stemwise.loading",
     "models": "stemwise.loading",
     "score": "stemwise.scores",
     "score_stems": "stemwise.scores",
@@ -26,7 +27,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from stemwise.errors import Cancelled, StemwiseError
-    from stemwise.loading import load, models
+    from stemwise.loading import load, load_notes, models
     from stemwise.longform import Progress, Report
     from stemwise.model import Model
     from stemwise.query import Query
@@ -46,6 +47,7 @@ __all__ = [
     "StemwiseError",
     "__version__",
     "load",
+    "load_notes",
     "models",
     "score",
     "score_stems",

@@ -32,7 +32,12 @@ TYPES: dict[str, tuple[str, str, str]] = {
     "band": ("stemwise.systems.band", "Band", "BandConfig"),
     "msdm": ("stemwise.systems.msdm", "Msdm", "MsdmConfig"),
     "msdm-weak": ("stemwise.systems.msdm", "WeakMsdm", "MsdmConfig"),
+    "msgld": ("stemwise.systems.msgld", "Msgld", "MsgldConfig"),
+    "melvae": ("stemwise.codecs.melvae", "MelVae", "MelVaeConfig"),
     "cocola": ("stemwise.coherence.cocola", "Cocola", "CocolaConfig"),
+    "notes": ("stemwise.systems.notes", "NoteAssigner", "NotesConfig"),
+    "mixture2music": ("stemwise.systems.mixture2music", "Mixture2Music", "Mixture2MusicConfig"),
+    "rolls": ("stemwise.systems.rolls", "RollPrior", "RollPriorConfig"),
     "vggish": ("stemwise.nets.vggish", "Vggish", "VggishConfig"),
 }
 

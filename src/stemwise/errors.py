@@ -11,6 +11,10 @@ class AudioFileError(StemwiseError):
     """A file cannot be read or written as audio."""
 
 
+class MidiFileError(StemwiseError):
+    """A file cannot be read or written as MIDI."""
+
+
 class QueryError(StemwiseError):
     """A request contradicts itself or asks for what the model cannot do."""
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
 
-from stemwise.errors import ModelError
+from stemwise.errors import ModelError, QueryError
 from stemwise.model import Model
 
 if TYPE_CHECKING:
     from stemwise.coherence.cocola import Cocola
+    from stemwise.note_model import NoteModel
+    from stemwise.systems.roll_system import RollSystem
     from stemwise.systems.system import System
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -29,11 +32,11 @@ def models() -> list[str]:
     )
 
 
-def load(name: str | Path = "band", device: str = "auto", precision: str = "auto") -> Model:
+def load(name: str | Path = "band", device: str = "auto", precision: str = "auto", phase: str | None = None) -> Model:
     """A bundled model by name, or any model folder by path. Raises `ModelError` with the names there are.
 
     `precision` is that of the network: "float32", "bfloat16", or "auto", bfloat16 where the device has it natively
-    (the answers of the two differ by about -40 dB).
+    (the answers of the two differ by about -40 dB). `phase` is for latent models, see `MsgldSystem`: "mixture" or "vocoder".
     """
     from stemwise.checkpoint import load_model, read_info
 
@@ -42,6 +45,8 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     place = torch.device(pick_device(device))
     facts = dict(read_info(folder).metadata)
     system = _system(module.to(place), pick_precision(precision, place), folder)
+    if phase is not None:
+        system = _with_phase(system, phase, str(name))
     return Model(str(name) if folder.parent == BUNDLED else folder.name, system, place, folder, facts)
 
 
@@ -51,12 +56,45 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
     from stemwise.systems.band_system import BandSystem
     from stemwise.systems.joint import Joint
     from stemwise.systems.msdm import Msdm, WeakMsdm
+    from stemwise.systems.msgld import Msgld
+    from stemwise.systems.msgld_system import MsgldSystem
+    from stemwise.systems.notes import NoteAssigner
 
     if isinstance(module, Band):
         return BandSystem(module, precision)
     if isinstance(module, Msdm | WeakMsdm):
         return Joint.of(module, precision)
+    if isinstance(module, Msgld):
+        return MsgldSystem(module, precision)
+    if isinstance(module, NoteAssigner):
+        raise ModelError(f"{folder}: this model is for MIDI files, not for audio; in Python it is stemwise.load_notes()")
     raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
+
+
+def _with_phase(system: System, phase: Any, name: str) -> System:
+    from stemwise.systems.msgld_system import MsgldSystem, Phase
+
+    if not isinstance(system, MsgldSystem):
+        raise QueryError(f"phase is for models with a vocoder; {name} needs none, leave it away")
+    if phase not in get_args(Phase):
+        raise QueryError(f"unknown phase {phase!r}; choose {' or '.join(get_args(Phase))}")
+    return replace(system, phase=phase)
+
+
+def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:
+    """What gives the notes of MIDI files back to their instruments: a bundled model by name, or a model folder."""
+    from stemwise.checkpoint import load_model, read_info
+    from stemwise.note_model import NoteModel
+    from stemwise.systems.notes import NoteAssigner
+
+    folder = folder_of(name)
+    module = load_model(folder)
+    if not isinstance(module, NoteAssigner):
+        raise ModelError(f"{folder}: a {type(module).__name__} does not assign notes; give the folder of a model of notes")
+    place = torch.device(pick_device(device))
+    assigner = module.to(place).eval().requires_grad_(False)
+    label = str(name) if folder.parent == BUNDLED else folder.name
+    return NoteModel(label, assigner, place, folder, dict(read_info(folder).metadata))
 
 
 def load_coherence(name: str | Path = "cocola", device: str = "auto") -> Cocola:
@@ -69,6 +107,22 @@ def load_coherence(name: str | Path = "cocola", device: str = "auto") -> Cocola:
     if not isinstance(module, Cocola):
         raise ModelError(f"{folder}: a {type(module).__name__} does not score coherence; give the folder of a COCOLA")
     return module.to(pick_device(device)).eval().requires_grad_(False)
+
+
+def load_rolls(name: str | Path = "rolls", device: str = "auto") -> RollSystem:
+    """What separates and makes piano rolls: a bundled prior by name, or a model folder. Raises `ModelError`."""
+    from stemwise.checkpoint import load_model
+    from stemwise.systems.mixture2music import Mixture2Music
+    from stemwise.systems.roll_system import RollSystem
+    from stemwise.systems.rolls import RollPrior
+
+    folder = folder_of(name)
+    module = load_model(folder)
+    if not isinstance(module, RollPrior | Mixture2Music):
+        raise ModelError(
+            f"{folder}: a {type(module).__name__} knows no piano rolls; give the folder of a prior of rolls"
+        )
+    return RollSystem(module.to(pick_device(device)).eval().requires_grad_(False))
 
 
 def folder_of(name: str | Path) -> Path:

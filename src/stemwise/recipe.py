@@ -87,6 +87,33 @@ class PairsSection(Section):
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
 
 
+class RollsSection(Section):
+    """Windows of piano rolls, from MIDI files or phrases; see `stemwise.songs.phrases.RollOptions`."""
+
+    min_active: Annotated[int, Field(ge=0)] = 2
+    transpose: Annotated[int, Field(ge=0, le=24)] = 0
+    dropout: Chance = 0.0
+
+
+class NotesSection(Section):
+    """Windows of notes in place of audio: data sets are folders of MIDI files or composer:FIRST:LAST (seeds).
+
+    `augmentation`: changes to the chances of `stemwise.symbolic.windows.NoteAugmentation`.
+    """
+
+    augmentation: dict[str, Annotated[float, Field(ge=0.0)]] = {}
+
+    @model_validator(mode="after")
+    def _chances(self) -> NotesSection:
+        from stemwise.symbolic.windows import NoteAugmentation
+
+        allowed = [field.name for field in dataclasses.fields(NoteAugmentation)]
+        unknown = sorted(set(self.augmentation) - set(allowed))
+        if unknown:
+            raise ValueError(f"augmentation has no {unknown[0]!r}; allowed: {', '.join(allowed)}")
+        return self
+
+
 def _entries(value: Any) -> Any:
     """A path, a mapping, or a list of both -> a list of mappings."""
     entries = value if isinstance(value, list) else [value]
@@ -100,7 +127,9 @@ class DataSection(Section):
     """Data sets (places relative to the working folder) and how windows are cut; `frames`: by default the model's.
 
     `channels`: by default 2, of pairs 1. With `pairs`, batches hold pairs of sub-mixes in place of stems; they are not
-    augmented. `split_seed`: of splits that are not published.
+    augmented; with `rolls` they hold piano rolls, and of a data set only `path` and `split` count; with `notes` the notes
+    of MIDI files. `split_seed`: of
+    splits that are not published.
     """
 
     train: DataSets = Field(min_length=1)
@@ -114,6 +143,8 @@ class DataSection(Section):
     prefetch: Count = 4
     augmentation: AugmentationSection | None = AugmentationSection()
     pairs: PairsSection | None = None
+    rolls: RollsSection | None = None
+    notes: NotesSection | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,8 @@ A trainable is an `nn.Module` of the table in `stemwise.checkpoint`, with a `con
     loss(batch, generator) -> scalar Tensor, or a dict of scalars with the key "loss"
 
 where `batch` is float32 (batch, stem, channel, time) and `generator` lives on its device; with `data.pairs` the stems
-are the anchor and the positive of a pair, and a batch's pairs are each other's negatives. A module may also have
+are the anchor and the positive of a pair, and a batch's pairs are each other's negatives; with `data.rolls` it is uint8
+(batch, stem + 1, time, pitch) as `songs.phrases` says. A module may also have
 `validate(batch, generator)`, with the same kind of result, where validation should measure something else.
 
 Step i uses the windows, noise and learning rate that belong to (seed, i, process) and nothing else, so a run that was
@@ -32,9 +33,8 @@ from stemwise.errors import RecipeError, TrainingError
 from stemwise.interruption import ignore_key_press, stop_signals
 from stemwise.optimization import Ema, native_bfloat16, optimizers, schedule
 from stemwise.recipe import Recipe
-from stemwise.songs.corpus import Corpus
 from stemwise.songs.window import Batches
-from stemwise.training_data import VALIDATION_SEED, Stream
+from stemwise.training_data import VALIDATION_SEED, Material, Stream
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 _STEP, _VALIDATE, _INIT = 0, 1, 2  # kinds of randomness, for seeds that never meet
@@ -104,7 +104,7 @@ def train(
 class _Loop:
     """State of a training between two steps."""
 
-    def __init__(self, recipe: Recipe, fabric: Any, training: Corpus, validation: Corpus | None) -> None:
+    def __init__(self, recipe: Recipe, fabric: Any, training: Material, validation: Material | None) -> None:
         self.recipe, self.fabric = recipe, fabric
         torch.manual_seed(_seed(recipe.seed, _INIT))
         self.module = checkpoint.build(recipe.model.type, recipe.model.config, "model.config")
@@ -133,7 +133,7 @@ class _Loop:
         self.stream, self.held_out = training_data.streams(recipe, self.module, training, validation)
         self.waited = 0.0  # seconds for data, since the last line of the log
 
-    def describe(self, training: Corpus) -> str:
+    def describe(self, training: Material) -> str:
         """What is about to happen, in one line."""
         fabric = self.fabric
         return (

@@ -1,4 +1,4 @@
-"""What a training hears: the data sets of a recipe as a stream of windows, or of pairs of sub-mixes."""
+"""What a training hears: the data sets of a recipe as a stream of windows, of pairs of sub-mixes, or of piano rolls."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -15,20 +16,28 @@ from stemwise.recipe import DataSection, DataSetSection, Recipe
 from stemwise.songs.corpus import Corpus, DataSet, gather
 from stemwise.songs.grouping import GROUPINGS, REST, group, leaves
 from stemwise.songs.pairs import PairOptions, Pairs
+from stemwise.songs.phrases import RollOptions, RollSong, RollWindows, roll_songs
 from stemwise.songs.song import Song
 from stemwise.songs.window import Augmentation, WindowOptions, Windows
+from stemwise.symbolic.sets import NoteSets
+from stemwise.symbolic.windows import NoteAugmentation, NoteWindows
 
 #: Validation windows and noise are the same in every run, so that runs can be compared.
 VALIDATION_SEED = 20_011
 
-Stream = Windows | Pairs
+Stream = Windows | Pairs | RollWindows | NoteWindows
+Material = Corpus | list[RollSong] | NoteSets
 
 
-def read(recipe: Recipe, notice: Callable[[str], None]) -> tuple[Corpus, Corpus | None]:
+def read(recipe: Recipe, notice: Callable[[str], None]) -> tuple[Material, Material | None]:
     """Songs to train on and to validate on; `notice` hears of those left out. Raises SongError."""
     data = recipe.data
 
-    def corpus(sections: Sequence[DataSetSection]) -> Corpus:
+    def corpus(sections: Sequence[DataSetSection]) -> Material:
+        if data.notes is not None:
+            return NoteSets.of([(str(one.path), one.split, one.weight) for one in sections], notice)
+        if data.rolls is not None:
+            return [song for one in sections for song in roll_songs(one.path, one.split, data.split_seed)]
         sets = [DataSet(one.path, one.split, _regroup(one, data), one.weight) for one in sections]
         return gather(sets, notice, data.split_seed)
 
@@ -36,15 +45,29 @@ def read(recipe: Recipe, notice: Callable[[str], None]) -> tuple[Corpus, Corpus 
 
 
 def streams(
-    recipe: Recipe, module: nn.Module, training: Corpus, validation: Corpus | None
+    recipe: Recipe, module: nn.Module, training: Material, validation: Material | None
 ) -> tuple[Stream, Stream | None]:
-    """The streams of a module: windows of its stems, or where the recipe has `data.pairs`, pairs.
+    """The streams of a module: windows of its stems; pairs or rolls where the recipe has `data.pairs` or `data.rolls`.
 
     Item i is a function of the seed and i alone. Raises RecipeError, SongError.
     """
     data = recipe.data
+    if data.notes is not None:
+        return _notes(recipe, module, training, validation)
+    if not isinstance(training, Corpus) or not (validation is None or isinstance(validation, Corpus)):
+        return _rolls(recipe, module, training, validation)
+    if hasattr(module, "layout"):
+        raise RecipeError(
+            f"data.rolls: missing; a model of type {recipe.model.type} learns from rolls (data.rolls={{}})"
+        )
     stems, rate, window = checkpoint.shape_of(module)
     frames = data.frames or window
+    if isinstance(training, NoteSets):
+        assert data.notes is not None and not isinstance(validation, Corpus)
+        changes = dataclasses.replace(NoteAugmentation(), **data.notes.augmentation)
+        held_out = NoteWindows(validation, frames, VALIDATION_SEED) if validation else None
+        return NoteWindows(training, frames, recipe.seed, changes), held_out
+    assert not isinstance(validation, NoteSets)
     if data.pairs is not None:
         pairs = PairOptions(
             rate=rate,
@@ -77,8 +100,34 @@ def streams(
     )
 
 
-def describe(stream: Stream, corpus: Corpus) -> str:
+def _notes(recipe: Recipe, module: nn.Module, training: Any, validation: Any) -> tuple[Stream, Stream | None]:
+    if recipe.model.type != "notes" or recipe.data.notes is None:
+        raise RecipeError(f"data.notes: a model of type {recipe.model.type} does not learn from notes; remove it")
+    length = recipe.data.frames or checkpoint.shape_of(module)[2]
+    changes = dataclasses.replace(NoteAugmentation(), **recipe.data.notes.augmentation)
+    held_out = NoteWindows(validation, length, VALIDATION_SEED) if validation else None
+    return NoteWindows(training, length, recipe.seed, changes), held_out
+
+
+def _rolls(recipe: Recipe, module: nn.Module, training: Any, validation: Any) -> tuple[Stream, Stream | None]:
+    layout: str | None = getattr(getattr(module, "config", None), "layout", None)
+    if layout is None or recipe.data.rolls is None:
+        raise RecipeError(f"data.rolls: a model of type {recipe.model.type} does not learn from rolls; remove it")
+    length = recipe.data.frames or checkpoint.shape_of(module)[2]
+    options = RollOptions(layout, length, **recipe.data.rolls.model_dump())
+    still = dataclasses.replace(options, transpose=0, dropout=0.0)
+    return (
+        RollWindows(training, options, recipe.seed),
+        RollWindows(validation, still, VALIDATION_SEED) if validation else None,
+    )
+
+
+def describe(stream: Stream, corpus: Material) -> str:
     """Songs and hours, and what of them is not heard: songs without the stems wanted, stems that the model has not."""
+    if isinstance(stream, NoteWindows):
+        return f"notes of {len(stream.songs)} songs"
+    if isinstance(stream, RollWindows) or not isinstance(corpus, Corpus):
+        return f"piano rolls of {len(stream.songs)} songs"
     said = f"{len(stream.songs)} songs ({sum(song.seconds for song in stream.songs) / 3600:.1f} h)"
     left_out = len(corpus.songs) - len(stream.songs)
     if left_out:
