@@ -131,7 +131,7 @@ class Model:
             return separate_to_files(source, self._window(evaluations), writer, self._windowing(), progress)
 
     def _windowing(self) -> Windowing:
-        return Windowing(self.rate, self.window, self.channels, overlap=0.25, batch=2)
+        return Windowing(self.rate, self.window, self.channels, overlap=0.25, batch=2, closed=self.system.sums)
 
     def _window(self, evaluations: int | None) -> Callable[[Tensor], Split]:
         spent = self.evaluations if evaluations is None else evaluations

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from stemwise.codecs.mel import FLOOR
 from stemwise.errors import MetricError
-from stemwise.metrics.logmel import FLOOR, log_mel, log_mel_l1, log_mel_mse
+from stemwise.metrics.logmel import log_mel, log_mel_l1, log_mel_mse
 
 
 def noise(seed: int, samples: int = 8000) -> np.ndarray:

@@ -38,6 +38,10 @@ def separate(
     int24: o.Int24 = False,
     float32: o.Float32 = False,
     evaluations: o.Evaluations = None,
+    phase: Annotated[
+        str | None,
+        typer.Option("--phase", help="Latent models: mixture (stems sum to the song) or vocoder.", show_default=False),
+    ] = None,
     skip_existing: o.SkipExisting = False,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
@@ -58,7 +62,7 @@ def separate(
     voice = Voice(quiet, verbose, as_json)
     if stems is not None and two_stems is not None:
         raise QueryError("--stems and --two-stems exclude each other; choose one")
-    loaded = load(model, device)
+    loaded = load(model, device, phase=phase)
     owner = f"the model {loaded.name} has"
     wanted = known_names(o.names(stems), loaded.stems, owner) or loaded.stems
     one = known_names([two_stems] if two_stems is not None else [], loaded.stems, owner)

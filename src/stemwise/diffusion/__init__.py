@@ -43,6 +43,7 @@ from stemwise.diffusion.sampling import (
     State,
     Step,
     ancestral,
+    common,
     dpm2_ancestral,
     dpmpp_2m,
     euler,
@@ -53,7 +54,14 @@ from stemwise.diffusion.sampling import (
     seeded,
     tape,
 )
-from stemwise.diffusion.schedules import exponential, flow, from_alphas_cumprod, karras
+from stemwise.diffusion.schedules import (
+    exponential,
+    flow,
+    from_alphas_cumprod,
+    karras,
+    leading_timesteps,
+    scaled_linear_beta,
+)
 
 __all__ = [
     "Churn",
@@ -84,6 +92,7 @@ __all__ = [
     "classifier_free",
     "classifier_free_folded",
     "clean",
+    "common",
     "couple",
     "dpm2_ancestral",
     "dpmpp_2m",
@@ -99,6 +108,7 @@ __all__ = [
     "interpolated",
     "karras",
     "last",
+    "leading_timesteps",
     "log_normal",
     "nearest",
     "negative",
@@ -106,6 +116,7 @@ __all__ = [
     "project",
     "restrict",
     "sample",
+    "scaled_linear_beta",
     "seeded",
     "squared_error",
     "tape",

@@ -229,6 +229,11 @@ def seeded(seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = t
     return lambda shape: torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
 
 
+def common(source: NoiseSource) -> NoiseSource:
+    """The same draw for every item of a batch, so that equal items stay equal."""
+    return lambda shape: source((1, *shape[1:])).expand(shape)
+
+
 def tape(tensors: Iterable[Tensor]) -> NoiseSource:
     """Noise that was recorded: each call returns the next tensor. Raises QueryError at its end or for another shape."""
     recorded = enumerate(tensors)

@@ -27,6 +27,7 @@ class Windowing:
             out is duplicated and the answers are averaged.
         overlap: share of a window that it has in common with the next one, in [0, 1).
         batch: at most so many windows a call (a window of each channel group always goes together).
+        closed: whether the stems are made to sum to the input; otherwise they stay as the model made them.
     """
 
     rate: int
@@ -34,6 +35,7 @@ class Windowing:
     channels: int = 2
     overlap: float = 0.25
     batch: int = 4
+    closed: bool = True
 
     def __post_init__(self) -> None:
         if (

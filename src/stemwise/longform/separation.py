@@ -71,7 +71,7 @@ def separate_blocks(
     """Separate a source block by block.
 
     What the stems lack of the input at the input's rate (content above the model's band, rounding) goes to the stem
-    named "other", or in equal shares to all where there is none.
+    named "other", or in equal shares to all where there is none; with ``windowing.closed`` False it is only reported.
 
     Yields:
         float32 (stem, channels, n) at the source's rate; the lengths sum to the source's.
@@ -103,7 +103,7 @@ def separate_blocks(
     for flat in restored:
         original = pending.view(0, flat.shape[1])
         parts = np.ascontiguousarray(flat).reshape(len(stems), source.channels, -1)
-        _close(parts, original, heir, tally)
+        _close(parts, original, heir, tally, windowing.closed)
         pending.drop(flat.shape[1])
         yield parts
         # nothing of a finished block is kept while the next windows are made: it would pin the heap around them
@@ -172,8 +172,8 @@ class _Tally:
         )
 
 
-def _close(parts: np.ndarray, original: np.ndarray, heir: int | None, tally: _Tally) -> None:
-    """Make (stem, channels, n) sum to ``original`` in place, and take note of what was missing.
+def _close(parts: np.ndarray, original: np.ndarray, heir: int | None, tally: _Tally, closed: bool) -> None:
+    """Make (stem, channels, n) sum to ``original`` in place if ``closed``, and take note of what was missing.
 
     One stem is computed last, as the input minus the rounded others in double precision, so that only its own rounding
     remains (half a unit in the last place, below -140 dB).
@@ -181,10 +181,11 @@ def _close(parts: np.ndarray, original: np.ndarray, heir: int | None, tally: _Ta
     last = len(parts) - 1 if heir is None else heir
     others = np.delete(np.arange(len(parts)), last)
     missing = original - parts.sum(axis=0, dtype=np.float64)
-    if heir is None:
+    if closed and heir is None:
         parts += (missing / len(parts)).astype(np.float32)
     rest = original - parts[others].sum(axis=0, dtype=np.float64)
-    parts[last] = rest
+    if closed:
+        parts[last] = rest
     tally.null = max(tally.null, float(np.abs(rest - parts[last]).max(initial=0.0)))
     tally.peak = max(tally.peak, float(parts.max(initial=0.0)), -float(parts.min(initial=0.0)))
     tally.input_peak = max(tally.input_peak, float(np.abs(original).max(initial=0.0)))

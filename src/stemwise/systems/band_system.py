@@ -81,6 +81,11 @@ class BandSystem:
         """One is enough for the posterior mean."""
         return 1
 
+    @property
+    def sums(self) -> bool:
+        """Always."""
+        return True
+
     def answers(self, query: Query) -> str | None:
         """None, or why this system cannot answer."""
         return unanswerable(query, self.names, "the band model")

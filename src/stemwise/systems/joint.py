@@ -93,6 +93,11 @@ class Joint:
         """As the configuration says."""
         return self.separation.steps * self._cost(self.separation)
 
+    @property
+    def sums(self) -> bool:
+        """Always."""
+        return True
+
     def answers(self, query: Query) -> str | None:
         """None, or why this system cannot answer."""
         return unanswerable(query, self.names, "this model")

@@ -63,12 +63,19 @@ class System(Protocol):
         """Network evaluations a window that separation takes unless told otherwise."""
         ...
 
+    @property
+    def sums(self) -> bool:
+        """Whether what it separates sums to what it heard."""
+        ...
+
     def answers(self, query: Query) -> str | None:
         """None, or why this system cannot answer."""
         ...
 
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
-        """Stems (B, stem, channel, time) that sum to the mixtures (B, channel, time), and what they lacked of them."""
+        """Stems (B, stem, channel, time) of mixtures (B, channel, time), and what they lacked of these before they were
+        made to sum to them; still lack, where `sums` is False.
+        """
         ...
 
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
@@ -78,6 +85,8 @@ class System(Protocol):
 
 def unanswerable(query: Query, names: Sequence[str], owner: str) -> str | None:
     """Why a system that hears stems of these names, or their whole mixture, cannot answer; None where it can."""
+    if query.words:
+        return f"{owner} takes no words ({', '.join(query.words.values())}); leave them away, or use a model with text"
     parts = [query.wanted, *query.heard]
     unknown = sorted(frozenset().union(*parts) - set(names))
     if unknown:

@@ -1,0 +1,141 @@
+"""MSG-LD (Karchkhadze et al. 2024, arXiv 2409.12346): one latent diffusion prior of all stems that may hear the mixture.
+
+States are stem latents (batch, stem, channel, time', mel') of a `codecs.MelVae`, of about unit variance. The mixture is a
+condition, its latent, and silence is its absence: one set of weights separates, generates and arranges. A sum of latents
+is no sum of signals, so nothing here is constrained to add up; see `msgld_system`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stemwise.codecs.melvae import MelVae, MelVaeConfig
+from stemwise.diffusion import Denoiser, FromEps, classifier_free, interpolated, scaled_linear_beta
+from stemwise.nets.unet_stems import UNetStems, UNetStemsConfig
+
+Rule = Literal["ancestral", "euler", "heun", "dpmpp_2m"]
+
+
+@dataclass(frozen=True)
+class LatentSampling:
+    """How latents are sampled; the published values are rule ancestral (DDIM with eta 1) and 200 steps.
+
+    ``guidance`` is the scale of classifier-free guidance towards the mixture: 0 does not hear it, 1 is the conditional
+    model alone, more exaggerates.
+    """
+
+    rule: Rule = "dpmpp_2m"
+    steps: int = 20
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True)
+class MsgldConfig:
+    """What `config.json` of a model holds. ``dropped`` is the share of training examples that do not hear the mixture.
+
+    Noise levels are those of ``timesteps`` betas, even in their roots from ``beta_start`` to ``beta_end``.
+    """
+
+    stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
+    codec: MelVaeConfig = field(default_factory=MelVaeConfig)
+    net: UNetStemsConfig = field(default_factory=UNetStemsConfig)
+    dropped: float = 0.1
+    timesteps: int = 1000
+    beta_start: float = 0.0015
+    beta_end: float = 0.0195
+    sampling: LatentSampling = field(default_factory=LatentSampling)
+
+    def __post_init__(self) -> None:
+        if self.net.stems != len(self.stems):
+            raise ValueError(
+                f"net.stems is {self.net.stems}, but there are {len(self.stems)} ({', '.join(self.stems)})"
+            )
+        _, time, mel = self.codec.shape(self.codec.window)
+        if time % self.net.multiple or mel % self.net.multiple:
+            raise ValueError(
+                f"a window's latent has {time} x {mel} positions; the network halves them {len(self.net.multipliers) - 1} "
+                f"times, so both must be multiples of {self.net.multiple}: change codec.window, codec.mel.bands or net.multipliers"
+            )
+
+    @property
+    def rate(self) -> int:
+        """In hertz."""
+        return self.codec.rate
+
+    @property
+    def window(self) -> int:
+        """In samples."""
+        return self.codec.window
+
+
+class Msgld(nn.Module):
+    """Latents of stems at one noise level and the mixture's latent -> the noise; the codec's weights are inside, frozen.
+
+    ``scale`` brings latents to unit variance: one over the standard deviation of the first batch that is trained on.
+    """
+
+    scale: Tensor
+    alphas_cumprod: Tensor
+
+    def __init__(self, config: MsgldConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = MelVae(config.codec).requires_grad_(False)
+        self.net = UNetStems(config.net)
+        table = scaled_linear_beta(config.timesteps, config.beta_start, config.beta_end)
+        self.register_buffer("scale", torch.tensor(0.0))
+        self.register_buffer("alphas_cumprod", table, persistent=False)
+
+    def encode(self, wave: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latents (..., channel, time', mel') of waves (..., time), as `MelVae.encode`."""
+        return self.codec.encode(wave.clamp(-1, 1), noise) * self.scale
+
+    def levels(self, latent: Tensor) -> Tensor:
+        """Log-mels (..., frame, band) of scaled latents."""
+        return self.codec.levels(latent / self.scale)
+
+    def denoiser(self, mixture: Tensor | None, guidance: float = 1.0) -> Denoiser:
+        """Of stem latents, given the mixture's scaled latent (B, channel, time', mel'); what it needs is computed once.
+
+        One pass an evaluation where nothing or only the mixture is heard, two for any other guidance.
+        """
+        unheard = self._denoiser(None)
+        if mixture is None or guidance == 0:
+            return unheard
+        heard = self._denoiser(self.net.pyramid(mixture))
+        return heard if guidance == 1 else classifier_free(heard, unheard, guidance)
+
+    def _denoiser(self, pyramid: Sequence[Tensor] | None) -> Denoiser:
+        return FromEps(partial(self.net, mixture=pyramid), interpolated(self.alphas_cumprod))
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the noise for stems (B, stem, channel, time), averaged to mono; as published.
+
+        Draws the latents, the time step of each example, the noise, and who does not hear the mixture.
+        """
+        stems, device = batch.mean(2), batch.device
+        shape = self.config.codec.shape(stems.shape[-1])
+
+        def normal(*front: int) -> Tensor:
+            return torch.randn(*front, *shape, generator=generator, device=device)
+
+        with torch.no_grad():
+            clean = self.codec.encode(stems.clamp(-1, 1), normal(*stems.shape[:2]))
+            mixture = self.codec.encode(stems.sum(1).clamp(-1, 1), normal(len(stems)))
+            if self.scale == 0:
+                self.scale.copy_(1 / clean.std())
+            clean, mixture = clean * self.scale, mixture * self.scale
+            time = torch.randint(self.config.timesteps, (len(stems),), generator=generator, device=device)
+            noise = normal(*stems.shape[:2])
+            level = self.alphas_cumprod.float()[time].reshape(-1, 1, 1, 1, 1)
+            noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
+            heard = torch.rand(len(stems), generator=generator, device=device) >= self.config.dropped
+            mixture = mixture * heard[:, None, None, None]
+        guess: Tensor = self.net(noisy, time, self.net.pyramid(mixture))
+        return (guess - noise).square().mean()

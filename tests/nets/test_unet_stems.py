@@ -1,0 +1,66 @@
+"""The stem x latent U-Net gives the recorded numbers of the published one from the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from published_msgld import UNET, close, facts, tensors, unet
+from stemwise.nets.unet_stems import UNetStems, UNetStemsConfig, time_embedding
+
+WIDE = UNetStemsConfig(channels=64, multipliers=(1, 2), blocks=1, attention=(False, True))
+
+
+@pytest.mark.parametrize(("folder", "config"), [("unet_tiny", UNET), ("unet_wide", WIDE)])
+def test_recorded_evaluations(folder: str, config: UNetStemsConfig) -> None:
+    recorded = tensors(f"{folder}/tensors")
+    net = unet(folder, config)
+    assert sum(p.numel() for p in net.parameters()) == facts(f"{folder}/config")["parameters"]
+    pyramid = net.pyramid(recorded["mixture"][:, 0])
+    close(net(recorded["x"], recorded["t"], pyramid), recorded["eps_with_mixture"])
+    close(net(recorded["x"], recorded["t"]), recorded["eps_without_mixture"])
+    silent = net.pyramid(torch.zeros_like(recorded["mixture"][:, 0]))
+    close(net(recorded["x"], recorded["t"], silent), recorded["eps_without_mixture"])
+
+
+@pytest.mark.parametrize("width", [32, 128, 192])
+def test_recorded_time_embeddings(width: int) -> None:
+    recorded = tensors("schedule/tensors")
+    torch.testing.assert_close(
+        time_embedding(recorded["embedding.t"], width), recorded[f"embedding.{width}"], atol=2e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("channels", "elements"), [(128, 305_165_444), (192, 686_513_860)])
+def test_published_sizes(channels: int, elements: int) -> None:
+    with torch.device("meta"):
+        net = UNetStems(UNetStemsConfig(channels=channels))
+    assert (len(net.state_dict()), sum(p.numel() for p in net.parameters())) == (368, elements)
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    """Gradient checkpointing changes memory, not numbers."""
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        config = UNetStemsConfig(
+            stems=2, channels=32, multipliers=(1, 2), blocks=1, attention=(False, True), recompute=recompute
+        )
+        net = UNetStems(config)
+        torch.nn.init.normal_(net.write.weight)
+        net(torch.ones(1, 2, 2, 4, 4), torch.tensor([5]), net.pyramid(torch.ones(1, 2, 4, 4))).square().sum().backward()
+        gradients.append(net.encoder[0].convolution.weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"attention": (True,)}, "attention flags"),
+        ({"channels": 40}, "multiple of 32"),
+        ({"multipliers": (2, 2, 3, 5)}, "first"),
+    ],
+)
+def test_impossible_shapes_are_named(change: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        UNetStemsConfig(**change)  # type: ignore[arg-type]

@@ -1,0 +1,192 @@
+"""MSG-LD: recorded sampling and arrangement runs are replayed; the system answers every kind of question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from published_msgld import UNET, close, tensors, unet
+from stemwise.codecs.mel import Mel
+from stemwise.codecs.melvae import MelVaeConfig
+from stemwise.diffusion import (
+    Constraint,
+    Free,
+    Known,
+    NoiseSource,
+    ancestral,
+    dpmpp_2m,
+    euler,
+    from_alphas_cumprod,
+    last,
+    leading_timesteps,
+    preserving,
+    sample,
+    tape,
+)
+from stemwise.nets.unet_stems import UNetStemsConfig
+from stemwise.query import Query
+from stemwise.systems.msgld import LatentSampling, Msgld, MsgldConfig
+from stemwise.systems.msgld_system import MsgldSystem
+from stemwise.systems.system import Context
+
+CODEC = MelVaeConfig(
+    mel=Mel(rate=8000, fft=256, hop=64, bands=16), window=4096, widths=(8, 16), groups=8, latent=4,
+    vocoder_width=32, vocoder_rates=(8, 8), vocoder_kernels=(16, 16),
+)  # fmt: skip
+NET = UNetStemsConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(False, True))
+
+
+def tiny(**sampling: object) -> Msgld:
+    torch.manual_seed(0)
+    prior = Msgld(MsgldConfig(codec=CODEC, net=NET, sampling=LatentSampling(**{"steps": 3, **sampling})))  # type: ignore[arg-type]
+    torch.nn.init.normal_(prior.net.write.weight, std=0.02)
+    prior.scale.fill_(0.5)
+    return prior.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def published() -> Msgld:
+    """The recorded U-Net; the codec takes no part in these runs."""
+    prior = tiny()
+    prior.net = unet("unet_tiny", UNET)
+    return prior
+
+
+def replay(
+    prior: Msgld, case: str, steps: int, start: Tensor, mixture: Tensor, constraint: Constraint, noise: NoiseSource
+) -> Tensor:
+    """The published loop: it ends at the first level of the table, where the state is x / sqrt(1 + sigma^2)."""
+    eta, guidance = (float(part[-1]) for part in case.split("_"))
+    table = prior.alphas_cumprod
+    sigmas = from_alphas_cumprod(table, torch.cat([leading_timesteps(steps, 1000, 1), torch.zeros(1)]))[:-1]
+    x = preserving(sigmas[0]).float() * start
+    denoiser = prior.denoiser(mixture[:, 0], guidance)
+    end = last(sample(denoiser, sigmas, noise, constraint=constraint, step=ancestral if eta else euler, x=x))
+    return end.x / preserving(sigmas[-1]).float()
+
+
+@pytest.mark.parametrize("case", ["eta0_scale0", "eta0_scale1", "eta1_scale2"])
+def test_recorded_runs(published: Msgld, case: str) -> None:
+    inputs = tensors("ddim/inputs")
+    found = replay(
+        published, case, 10, inputs["x_T"], inputs["mixture"], Free(tuple(inputs["x_T"].shape)), tape(inputs["noise"])
+    )
+    close(found, tensors("ddim/expected")[case], 5e-5)
+
+
+@pytest.mark.parametrize("case", ["eta1_scale0", "eta0_scale0"])
+def test_recorded_arrangements(published: Msgld, case: str) -> None:
+    """Given stems are noised anew before every update; after the last one the published run leaves them as they are."""
+    inputs = tensors("inpaint/inputs")
+    known = torch.zeros(1, 4, 1, 1, 1, dtype=torch.bool)
+    known[:, [0, 3]] = True
+
+    def draws() -> Iterator[Tensor]:
+        for given, fresh in zip(inputs["known_noise"], inputs["noise"]):
+            yield given
+            if case.startswith("eta1"):
+                yield fresh
+
+    found = replay(published, case, 5, inputs["x_T"], inputs["mixture"], Known(inputs["z"], known), tape(draws()))
+    close(found[:, 1:3], tensors("inpaint/expected")[case][:, 1:3], 5e-5)
+
+
+def test_one_pass_where_the_scale_needs_one() -> None:
+    prior = tiny()
+    calls: list[int] = []
+    prior.net.register_forward_hook(lambda *_: calls.append(1))
+    mixture = torch.randn(1, 4, 32, 8)
+    x, sigma = torch.randn(1, 4, 4, 32, 8), torch.tensor(0.5)
+    for guidance, passes in ((0.0, 1), (1.0, 1), (2.0, 2)):
+        calls.clear()
+        prior.denoiser(mixture, guidance)(x, sigma)
+        assert len(calls) == passes
+    assert not torch.equal(prior.denoiser(mixture)(x, sigma), prior.denoiser(None)(x, sigma))
+
+
+@pytest.mark.parametrize("time", [4096, 5000])
+def test_masked_stems_sum_to_the_mixture(time: int) -> None:
+    """Of any length: what is no whole number of latents is padded and trimmed."""
+    system = MsgldSystem(tiny())
+    wave = 0.1 * torch.randn(2, 1, time)
+    stems, lacking = system.separate(wave, 3)
+    assert stems.shape == (2, 4, 1, time)
+    torch.testing.assert_close(stems.sum(1), wave, atol=1e-5, rtol=0)
+    assert float(lacking.abs().max()) < 1e-4
+
+
+def test_the_vocoders_stems_are_their_own() -> None:
+    system = MsgldSystem(tiny(), phase="vocoder")
+    wave = 0.1 * torch.randn(1, 1, 4096)
+    stems, lacking = system.separate(wave, 3)
+    torch.testing.assert_close(stems.sum(1) + lacking, wave, atol=1e-6, rtol=0)
+    assert float(lacking.abs().max()) > 1e-3
+
+
+def test_equal_channels_give_equal_stems_and_runs_repeat() -> None:
+    system = MsgldSystem(tiny())
+    wave = 0.1 * torch.randn(1, 1, 4096).expand(2, 1, -1)
+    stems, _ = system.separate(wave, 3)
+    torch.testing.assert_close(stems[0], stems[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(system.separate(wave, 3)[0], stems, atol=0, rtol=0)
+
+
+def test_what_is_known_changes_what_is_made() -> None:
+    system = MsgldSystem(tiny())
+    alone = system.sample(["bass"], Context({}, {}, 1.0), seed=1, steps=3)
+    assert alone.shape == (1, 1, 4096)
+    drums = {"drums": 0.1 * torch.randn(1, 4096)}
+    beside = system.sample(["bass"], Context(drums, {}, 1.0), seed=1, steps=3)
+    where = torch.arange(4096) < 1000
+    continued = system.sample(["bass"], Context(drums, {"bass": (drums["drums"] * where, where)}, 1.0), seed=1, steps=3)
+    assert not torch.equal(alone, beside)
+    assert not torch.equal(beside, continued)
+    again = system.sample(["bass"], Context({}, {}, 1.0), seed=1, steps=3)
+    torch.testing.assert_close(alone, again, atol=0, rtol=0)
+
+
+def test_rules_land_on_the_clean_estimate() -> None:
+    """The last step goes to level 0, so one more draw of noise has no say in the result."""
+    for rule in (dpmpp_2m, euler, ancestral):
+        prior = tiny()
+        sigmas = from_alphas_cumprod(prior.alphas_cumprod, leading_timesteps(3, 1000, 1))
+        end = last(sample(prior.denoiser(None), sigmas, torch.randn, constraint=Free((1, 4, 4, 8, 8)), step=rule))
+        torch.testing.assert_close(end.x, end.denoised, atol=1e-6, rtol=0)
+
+
+def test_training_sets_the_scale_once_and_leaves_the_codec() -> None:
+    prior = Msgld(MsgldConfig(codec=CODEC, net=NET))
+    generator = torch.Generator().manual_seed(0)
+    batch = 0.1 * torch.randn(2, 4, 1, 4096)
+    loss = prior.loss(batch, generator)
+    scale = float(prior.scale)
+    loss.backward()
+    assert scale > 0
+    assert prior.net.write.weight.grad is not None
+    assert all(p.grad is None for p in prior.codec.parameters())
+    prior.loss(3 * batch, generator)
+    assert float(prior.scale) == scale
+
+
+def test_unanswerable_questions() -> None:
+    system = MsgldSystem(tiny())
+    assert "knows bass" in (system.answers(Query({}, frozenset({"flute"}))) or "")
+    assert "no words" in (system.answers(Query({}, frozenset({"bass"}), words={"bass": "slap bass"})) or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"net": UNetStemsConfig(stems=3, channels=32)}, "net.stems is 3"),
+        (
+            {"codec": CODEC, "net": UNetStemsConfig(channels=32, multipliers=(1, 1, 1, 1, 1), attention=(False,) * 5)},
+            "multiples of 16",
+        ),
+    ],
+)
+def test_impossible_configurations_are_named(change: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        MsgldConfig(**change)  # type: ignore[arg-type]

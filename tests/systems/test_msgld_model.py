@@ -1,0 +1,62 @@
+"""A latent model through the public interface: every verb, both ways to the waves of separated stems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import stemwise
+from stemwise import checkpoint
+from stemwise.errors import QueryError
+from test_msgld import tiny
+
+RATE = 22050
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint.save_model(tmp_path_factory.mktemp("model") / "latent", tiny(steps=2))
+
+
+@pytest.fixture(scope="module")
+def song() -> np.ndarray:
+    time = np.arange(RATE) / RATE
+    tone = 0.3 * np.sin(2 * np.pi * 220 * time) + 0.02 * np.random.default_rng(0).standard_normal(RATE)
+    return np.stack([tone, 0.5 * tone]).astype(np.float32)
+
+
+def test_stereo_stems_of_another_rate_sum_to_the_song(folder: Path, song: np.ndarray) -> None:
+    model = stemwise.load(folder)
+    stems, report = model.separate_report(song, rate=RATE)
+    assert stems.data.shape == (1, 4, 2, RATE)
+    np.testing.assert_allclose(stems.data[0].sum(0).numpy(), song, atol=1e-5)
+    assert report.null_dbfs < -100
+
+
+def test_the_vocoders_stems_are_not_closed(folder: Path, song: np.ndarray) -> None:
+    """Nothing is added to what the vocoder made, and the null test says what it lacks."""
+    stems, report = stemwise.load(folder, phase="vocoder").separate_report(song, rate=RATE)
+    assert stems.data.shape == (1, 4, 2, RATE)
+    assert float((stems.data[0].sum(0) - torch.from_numpy(song)).abs().max()) > 1e-3
+    assert report.null_dbfs > -100
+
+
+def test_generate_accompany_and_edit(folder: Path, song: np.ndarray) -> None:
+    model = stemwise.load(folder)
+    assert model.generate(0.7, steps=2).data.shape == (1, 4, 1, 5600)
+    both = model.accompany({"guitar": song}, ["bass"], rate=RATE, steps=2)
+    assert both.names == ("guitar", "bass")
+    np.testing.assert_array_equal(both["guitar"][0].numpy(), song)
+    changed = model.edit(both, replace=["bass"], span=(0.2, 0.6), steps=2)
+    outside = round(0.2 * RATE)
+    torch.testing.assert_close(changed.data[..., :outside], both.data[..., :outside], atol=0, rtol=0)
+
+
+def test_phase_is_for_latent_models(folder: Path) -> None:
+    with pytest.raises(QueryError, match="vocoder"):
+        stemwise.load("band", phase="vocoder")
+    with pytest.raises(QueryError, match="choose mixture or vocoder"):
+        stemwise.load(folder, phase="magic")
