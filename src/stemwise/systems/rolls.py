@@ -118,6 +118,8 @@ def planes(data: Tensor) -> Tensor:
 def cells(likely: Tensor, mixture: Tensor) -> Tensor:
     """Probabilities (batch, 2 stems, time, pitch) -> uint8 (batch, stem, time, pitch), every cell the likelier way.
 
+    What is known already is 1 or -1 in place of a probability.
+
     What was heard in the mixture goes to one stem at least, the likeliest, sounding cells and onsets alike, and nothing
     sounds that was not heard: the stems mix to the mixture, always, wherever it is not FREE.
     """
@@ -125,8 +127,10 @@ def cells(likely: Tensor, mixture: Tensor) -> Tensor:
     free = (mixture == FREE)[:, None]
     sounds, begins = likely.chunk(2, dim=1)
     sounding = ((sounds > 0.5) | (_largest(sounds) & ~free)) & heard
-    begins = torch.where(sounding, begins, -1.0)
-    onset = ((begins > 0.5) | (_largest(begins) & ~free)) & struck & sounding
+    # An onset goes to a stem that sounds anyway, where one can have it: what is known not to begin has -1.
+    fit = torch.where(sounding & (begins >= 0), 1 + begins, torch.minimum(sounds, begins))
+    onset = (((begins > 0.5) & sounding) | (_largest(fit) & ~free)) & struck
+    sounding = sounding | onset
     return torch.where(sounding, torch.where(onset, ONSET, SOUNDING), SILENT).to(torch.uint8)
 
 
