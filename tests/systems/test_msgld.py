@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from published_msgld import UNET, close, tensors, unet
-from stemwise.codecs.mel import Mel
-from stemwise.codecs.melvae import MelVaeConfig
 from stemwise.diffusion import (
     Constraint,
     Free,
@@ -28,23 +26,10 @@ from stemwise.diffusion import (
 )
 from stemwise.nets.unet_stems import UNetStemsConfig
 from stemwise.query import Query
-from stemwise.systems.msgld import LatentSampling, Msgld, MsgldConfig
+from stemwise.systems.msgld import Msgld, MsgldConfig
 from stemwise.systems.msgld_system import MsgldSystem
 from stemwise.systems.system import Context
-
-CODEC = MelVaeConfig(
-    mel=Mel(rate=8000, fft=256, hop=64, bands=16), window=4096, widths=(8, 16), groups=8, latent=4,
-    vocoder_width=32, vocoder_rates=(8, 8), vocoder_kernels=(16, 16),
-)  # fmt: skip
-NET = UNetStemsConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(False, True))
-
-
-def tiny(**sampling: object) -> Msgld:
-    torch.manual_seed(0)
-    prior = Msgld(MsgldConfig(codec=CODEC, net=NET, sampling=LatentSampling(**{"steps": 3, **sampling})))  # type: ignore[arg-type]
-    torch.nn.init.normal_(prior.net.write.weight, std=0.02)
-    prior.scale.fill_(0.5)
-    return prior.eval().requires_grad_(False)
+from tiny_msgld import CODEC, NET, tiny
 
 
 @pytest.fixture(scope="module")

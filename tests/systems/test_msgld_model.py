@@ -11,7 +11,7 @@ import torch
 import stemwise
 from stemwise import checkpoint
 from stemwise.errors import QueryError
-from test_msgld import tiny
+from tiny_msgld import tiny
 
 RATE = 22050
 
