@@ -125,10 +125,10 @@ def test_loss_asks_every_kind_of_question_and_learns() -> None:
     prior = tiny_prior().requires_grad_(True)
     batch = torch.cat([music(64)[None], torch.zeros(1, 1, 64, 72, dtype=torch.uint8)], dim=1).repeat(2, 1, 1, 1)
     batch[:, -1, ::16] = 1
-    optimizer = torch.optim.AdamW(prior.parameters(), lr=2e-2)
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
     losses = []
-    for step in range(8):
-        loss = prior.loss(batch, torch.Generator().manual_seed(step % 2))
+    for _ in range(8):
+        loss = prior.loss(batch, torch.Generator().manual_seed(0))
         optimizer.zero_grad()
         loss["loss"].backward()
         optimizer.step()
@@ -153,6 +153,6 @@ def test_questions_are_drawn_as_configured() -> None:
 def test_configurations_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="layout is 'orchestra'; choose from published, band"):
         RollPriorConfig(layout="orchestra", net=NET)
-    with pytest.raises(ValueError, match="net.inputs must be 19 and net.outputs 10"):
+    with pytest.raises(ValueError, match=r"net\.inputs must be 19 and net.outputs 10"):
         RollPriorConfig(net=TransUnetConfig())
     assert planes(torch.tensor([[[[0, 1, 2]]]], dtype=torch.uint8)).tolist() == [[[[0, 1, 1]], [[0, 0, 1]]]]
