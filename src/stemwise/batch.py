@@ -41,19 +41,19 @@ class Outcome:
     trace: str | None = None
 
 
-def find(inputs: Sequence[str], stems: Collection[str]) -> list[Item]:
+def find(inputs: Sequence[str], stems: Collection[str], suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Item]:
     """The items behind files, folders and glob patterns, in the order given, each with a track name of its own.
 
     A folder of stems (see `outputs.is_stem_folder`; `stems` are the known names) is one item; in other folders every
-    audio file below counts, and its sub-folders stay part of the track name. Nothing raises here: a missing file is an
-    item that fails when its turn comes.
+    file below with one of the `suffixes` counts, and its sub-folders stay part of the track name. Nothing raises here: a
+    missing file is an item that fails when its turn comes.
     """
     items: list[Item] = []
     for given in inputs:
         path = Path(given)
         if not path.exists() and glob.has_magic(given):
             matches = sorted(glob.glob(given, recursive=True))
-            items += [item for match in matches for item in _expand(Path(match), stems)]
+            items += [item for match in matches for item in _expand(Path(match), stems, suffixes)]
             if not matches:
                 items.append(
                     Item(
@@ -61,7 +61,7 @@ def find(inputs: Sequence[str], stems: Collection[str]) -> list[Item]:
                     )
                 )
         else:
-            items += _expand(path, stems)
+            items += _expand(path, stems, suffixes)
     unique = {os.path.realpath(item.source): item for item in reversed(items)}
     return _name_apart(list(reversed(unique.values())))
 
@@ -103,7 +103,7 @@ def explain(error: BaseException, source: Path) -> str:
     )
 
 
-def _expand(path: Path, stems: Collection[str]) -> Iterator[Item]:
+def _expand(path: Path, stems: Collection[str], suffixes: Collection[str]) -> Iterator[Item]:
     if not path.is_dir():
         yield Item(path, path.stem or path.name)
         return
@@ -111,17 +111,17 @@ def _expand(path: Path, stems: Collection[str]) -> Iterator[Item]:
         if is_stem_folder(path, stems):
             yield Item(path, path.resolve().name)
             return
-        found = list(_below(path, path, stems))
+        found = list(_below(path, path, stems, suffixes))
     except OSError as error:
         yield Item(path, path.name, explain(error, path))
         return
     if not found:
-        endings = ", ".join(sorted(AUDIO_SUFFIXES))
+        endings = ", ".join(sorted(suffixes))
         yield Item(path, path.name, f"{path}: no audio files in this folder. Looked for names ending in {endings}.")
     yield from found
 
 
-def _below(folder: Path, root: Path, stems: Collection[str]) -> Iterator[Item]:
+def _below(folder: Path, root: Path, stems: Collection[str], suffixes: Collection[str]) -> Iterator[Item]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
@@ -130,8 +130,8 @@ def _below(folder: Path, root: Path, stems: Collection[str]) -> Iterator[Item]:
             if is_stem_folder(entry, stems):
                 yield Item(entry, label.as_posix())
             else:
-                yield from _below(entry, root, stems)
-        elif entry.suffix.lower() in AUDIO_SUFFIXES:
+                yield from _below(entry, root, stems, suffixes)
+        elif entry.suffix.lower() in suffixes:
             yield Item(entry, label.with_suffix("").as_posix())
 
 

@@ -104,7 +104,7 @@ class NoteModel:
         source: Path | str | Music,
         *,
         present: Sequence[str] = (),
-        locked: Mapping[int | str | Path, str] | None = None,
+        locked: Mapping[Any, str] | None = None,
         doublings: bool = False,
         steps: int | None = None,
         seed: int | None = None,
@@ -155,7 +155,7 @@ class NoteModel:
         return NoteParts(music, BAND, answer.labels, answer.confidence, doubled, given != UNKNOWN, spent)
 
 
-def known_labels(music: Music, locked: Mapping[int | str | Path, str], names: Sequence[str]) -> NDArray[np.int64]:
+def known_labels(music: Music, locked: Mapping[Any, str], names: Sequence[str]) -> NDArray[np.int64]:
     """The label that is known of each note, or `UNKNOWN`: drums on their channel, then what `locked` says.
 
     Raises QueryError for a track or an instrument that is not there.

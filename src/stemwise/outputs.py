@@ -31,10 +31,13 @@ from stemwise.audio_io import (
 )
 from stemwise.errors import AudioFileError
 from stemwise.stems import Audio
+from stemwise.symbolic.midi import is_midi
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 MIX = "mix"
+#: What a manifest says it is of, where its stems are tracks of a MIDI file.
+MIDI = "midi"
 #: File names (without ending) that hold the sum of the stems in a folder without a manifest.
 MIX_NAMES = (MIX, "mixture")
 SILENT_DBFS = -300.0
@@ -140,12 +143,35 @@ def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = 
     return document
 
 
+def finish_files(folder: Path, made: Made, stems: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Put a manifest beside files that are not audio; returns it. `stems`: what is known of each, with its `file`."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "stemwise": __version__,
+        "verb": made.verb,
+        "model": made.model,
+        "inputs": {part: describe_input(path) for part, path in made.inputs.items()},
+        "kind": MIDI,
+        "stems": {name: dict(facts) for name, facts in stems.items()},
+        "mix": None,
+        "files": {file.relative_to(folder).as_posix(): sha256(file) for file in files},
+        "seed": made.seed,
+        "parameters": dict(made.parameters),
+        **made.facts,
+    }
+    (folder / MANIFEST).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return document
+
+
 def describe_input(path: Path) -> dict[str, Any]:
     """Name, hash and shape of what went in: a file, or a folder of stems (hash over its files' hashes, by name)."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
         digest = hashlib.sha256("".join(f"{file.name}:{sha256(file)}\n" for file in files).encode()).hexdigest()
         return {"folder": path.name, "sha256": digest}
+    if is_midi(path):
+        return {"file": path.name, "sha256": sha256(path)}
     with open_audio(path) as source:
         return {
             "file": path.name,

@@ -14,12 +14,16 @@ from stemwise.batch import Item, Outcome
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.errors import AudioFileError, QueryError
 from stemwise.model import Model
+from stemwise.note_model import NoteModel
 from stemwise.outputs import MANIFEST, MIX, Made, describe_input, finish, read_manifest, write_stems
 from stemwise.stems import Audio
 
 Files = Mapping[str, Path]
 Make = Callable[[Path], tuple[Files, Mapping[str, Any]]]
 """Fill a folder: returns its files by stem name (and "mix"), and figures for the manifest."""
+
+Close = Callable[[Path, Made, Files, Encoding], dict[str, Any]]
+"""Write the manifest of a filled folder, and return it."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,16 @@ class Place:
         return name.format(track=Path(track).name, stem=stem, ext=self.how.extension, model=self.model)
 
 
-def place_of(root: Path, model: Model, template: str, how: Encoding, *, skip_existing: bool, overwrite: bool) -> Place:
+def place_of(
+    root: Path, model: Model | NoteModel, template: str, how: Encoding, *, skip_existing: bool, overwrite: bool
+) -> Place:
     """A `Place` from the options. Raises QueryError where they contradict each other."""
     if skip_existing and overwrite:
         raise QueryError("--skip-existing and --overwrite exclude each other; choose one")
     return Place(root, model.name, template, how, Existing.OVERWRITE if overwrite else Existing.REFUSE, skip_existing)
 
 
-def produce(item: Item, place: Place, made: Made, make: Make) -> Outcome:
+def produce(item: Item, place: Place, made: Made, make: Make, close: Close = finish) -> Outcome:
     """Run `make` into a hidden folder, add the manifest, put it in place; or skip what the same command made before."""
     target = place.folder(item.track)
     made = replace(made, parameters={**made.parameters, "encoding": f"{place.how.extension} {place.how.subtype}"})
@@ -79,7 +85,7 @@ def produce(item: Item, place: Place, made: Made, make: Make) -> Outcome:
         elapsed = time.monotonic() - started
         renamed = {stem: _rename(file, partial / place.file(item.track, stem)) for stem, file in files.items()}
         done = replace(made, facts={"elapsed_seconds": round(elapsed, 3), **facts})
-        manifest = finish(partial, done, renamed, place.how)
+        manifest = close(partial, done, renamed, place.how)
     return Outcome(item, "done", target, manifest=manifest)
 
 
@@ -136,6 +142,7 @@ def _refuse_foreign(target: Path) -> None:
     if manifest is not None:
         files = [*manifest["stems"].values(), manifest.get("mix")]
         ours |= {str(facts["file"]) for facts in files if isinstance(facts, dict) and "file" in facts}
+        ours |= {str(name).partition("/")[0] for name in manifest.get("files", ())}
     foreign = sorted(path.name for path in target.iterdir() if path.name not in ours) if target.is_dir() else []
     if foreign or (target.exists() and not target.is_dir()):
         what = f"holds {foreign[0]!r}, which" if foreign else "is a file, which"

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stemwise.commands import midi as m
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice, complain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from stemwise.batch import Item, Outcome
     from stemwise.commands.produce import Files, Place
     from stemwise.longform import Report
     from stemwise.model import Model
+    from stemwise.note_model import NoteModel
 
 
 def separate(
@@ -42,36 +44,60 @@ def separate(
         str | None,
         typer.Option("--phase", help="Latent models: mixture (stems sum to the song) or vocoder.", show_default=False),
     ] = None,
+    present: m.Present = None,
+    lock: m.Lock = None,
+    doublings: m.Doublings = False,
+    seed: m.Version = None,
+    plot: m.Plot = False,
+    render: m.Render = False,
     skip_existing: o.SkipExisting = False,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Separate songs into stems that sum to them.
+    """Separate songs into stems that sum to them; of a MIDI file, give every note its instrument.
 
-    Output: separated/band/SONG/{bass,drums,guitar,piano,other}.wav and manifest.json.
+    Output: separated/band/SONG/{bass,drums,guitar,piano,other}.wav and manifest.json; of MIDI files
+    separated/notes/SONG/SONG.mid, a track for each instrument.
     """
+    from stemwise.audio_io import AUDIO_SUFFIXES
     from stemwise.batch import find, work_through
+    from stemwise.checkpoint import read_info
     from stemwise.commands.produce import conclude, place_of
     from stemwise.errors import QueryError
-    from stemwise.loading import load
+    from stemwise.loading import folder_of, load, load_notes
     from stemwise.stems import known_names
+    from stemwise.symbolic import MIDI_SUFFIXES
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
     if stems is not None and two_stems is not None:
         raise QueryError("--stems and --two-stems exclude each other; choose one")
-    loaded = load(model, device, phase=phase)
-    owner = f"the model {loaded.name} has"
-    wanted = known_names(o.names(stems), loaded.stems, owner) or loaded.stems
-    one = known_names([two_stems] if two_stems is not None else [], loaded.stems, owner)
-    place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
-    voice.detail(
-        f"model {loaded.name} on {loaded.device}, {loaded.rate} Hz, {loaded.window / loaded.rate:.1f} s windows"
-    )
-    job = _Job(loaded, place, wanted, one[0] if one else None, evaluations or loaded.evaluations, voice)
-    outcomes = work_through(find(inputs, loaded.stems), job.work, lambda outcome: tell(voice, outcome))
+    kind = read_info(folder_of(model))
+    items = find(inputs, kind.stems, AUDIO_SUFFIXES | MIDI_SUFFIXES)
+    scores = {item for item in items if m.midi_file(item.source) is not None}
+    asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, plot, render)
+    m.check(asked, bool(scores), bool(stems or two_stems))
+
+    def place_for(loaded: Model | NoteModel) -> Place:
+        return place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
+
+    works: dict[bool, Callable[[Item], Outcome]] = {}  # by whether the input is MIDI
+    if scores:
+        assigner = load_notes(model if kind.type == "notes" else "notes", device)
+        works[True] = m.NoteJob(assigner, place_for(assigner), asked, voice).work
+    if len(scores) < len(items):
+        loaded = load(model, device, phase=phase)
+        owner = f"the model {loaded.name} has"
+        wanted = known_names(o.names(stems), loaded.stems, owner) or loaded.stems
+        one = known_names([two_stems] if two_stems is not None else [], loaded.stems, owner)
+        voice.detail(
+            f"model {loaded.name} on {loaded.device}, {loaded.rate} Hz, {loaded.window / loaded.rate:.1f} s windows"
+        )
+        spent = evaluations or loaded.evaluations
+        works[False] = _Job(loaded, place_for(loaded), wanted, one[0] if one else None, spent, voice).work
+    outcomes = work_through(items, lambda item: works[item in scores](item), lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "separate", outcomes))
 
 
@@ -141,7 +167,9 @@ def _facts(report: Report, gain: float) -> dict[str, Any]:
 def tell(voice: Voice, outcome: Outcome) -> None:
     """One song's result for a person."""
     source = outcome.item.source
-    if outcome.status == "failed":
+    if outcome.status == "done" and outcome.manifest.get("kind") == "midi":
+        m.tell_midi(voice, outcome)
+    elif outcome.status == "failed":
         complain(str(outcome.message))
         voice.detail(outcome.trace or "")
     elif outcome.status == "skipped":

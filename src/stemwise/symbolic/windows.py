@@ -140,13 +140,13 @@ def _varied(
     octaves = np.where(draw.random(_COUNT) < how.octave, draw.choice((-12, 12), _COUNT), 0)
     notes["pitch"] = np.clip(notes["pitch"] + np.where(pitched, moved + octaves[labels], 0), 0, 127)
     loud = draw.normal(0, 8, _COUNT)[labels] + draw.normal(0, 3, len(notes))
-    velocity = notes["velocity"] + loud
+    velocity: NDArray[np.floating] = notes["velocity"] + loud
     if draw.random() < how.flat:
         velocity = np.full(len(notes), draw.integers(40, 128)) + (loud if draw.random() < 0.3 else 0)
     notes["velocity"] = np.clip(np.round(velocity), 1, 127)
     lengths = np.exp(draw.normal(0, 0.25, _COUNT))[labels] if draw.random() < 0.5 else np.ones(len(notes))
-    begin: NDArray[np.floating] = notes["onset"].astype(float)
-    length: NDArray[np.floating] = notes["duration"] * lengths
+    begin = notes["onset"].astype(float)
+    length = notes["duration"] * lengths
     if draw.random() < how.grid:
         step = tpq / int(draw.choice((4, 12, 24)))
         begin, length = np.round(begin / step) * step, np.maximum(np.round(length / step), 1) * step

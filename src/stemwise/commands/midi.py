@@ -1,0 +1,234 @@
+"""What verbs do with MIDI files: the result is a multi-track file, with a picture and audio where they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stemwise.commands.console import Voice, complain
+from stemwise.errors import AudioFileError, QueryError
+
+if TYPE_CHECKING:
+    from stemwise.audio_io import Encoding
+    from stemwise.batch import Item, Outcome
+    from stemwise.commands.produce import Files, Place
+    from stemwise.note_model import NoteModel, NoteParts
+    from stemwise.outputs import Made
+    from stemwise.symbolic import Instrument, Music, Notes
+
+Present = Annotated[
+    str | None, typer.Option("--present", help="MIDI: these instruments play, no others.", show_default=False)
+]
+Lock = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lock", help="MIDI: known notes, TRACK=INSTRUMENT or FILE.mid=INSTRUMENT; repeatable.", show_default=False
+    ),
+]
+Doublings = Annotated[bool, typer.Option("--doublings", help="MIDI: copy notes that two instruments play in unison.")]
+Version = Annotated[
+    int | None, typer.Option("--seed", min=0, help="MIDI: another version; each seed its own.", show_default=False)
+]
+Plot = Annotated[bool, typer.Option("--plot", help="MIDI: add a picture of the notes.")]
+Render = Annotated[bool, typer.Option("--render", help="MIDI: add audio, as stems and mix.")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of a separation of MIDI files."""
+
+    present: tuple[str, ...] = ()
+    locked: Mapping[str, str] | None = None
+    doublings: bool = False
+    steps: int | None = None
+    seed: int | None = None
+    plot: bool = False
+    render: bool = False
+
+
+def locks(texts: Sequence[str] | None) -> dict[str, str]:
+    """ "2=bass" -> {"2": "bass"}. Raises QueryError."""
+    found = {}
+    for text in texts or ():
+        place, equals, instrument = text.rpartition("=")
+        if not (place and equals and instrument):
+            raise QueryError(f"--lock {text!r}: write it as TRACK=INSTRUMENT or FILE.mid=INSTRUMENT, such as 2=bass")
+        found[place] = instrument
+    return found
+
+
+def check(asked: Asked, midi: bool, stems: bool) -> None:
+    """Raise QueryError where options for MIDI files meet none, or those for audio meet MIDI files."""
+    if midi and stems:
+        raise QueryError(
+            "--stems and --two-stems are for audio; of a MIDI file no note is left out. --present says who plays"
+        )
+    if not midi and asked != Asked(steps=asked.steps, locked={}):
+        raise QueryError(
+            "--present, --lock, --doublings, --seed, --plot and --render are for MIDI files, and none was given"
+        )
+
+
+def midi_file(source: Path) -> Path | None:
+    """The MIDI file that an input is, or that the folder of an earlier result holds; None where it is something else."""
+    from stemwise.outputs import MIDI, read_manifest
+    from stemwise.symbolic import is_midi
+
+    if source.is_file():
+        return source if is_midi(source) else None
+    try:
+        manifest = read_manifest(source) if source.is_dir() else None
+    except AudioFileError:
+        return None
+    if manifest is None or manifest.get("kind") != MIDI:
+        return None
+    names = {str(facts.get("file")) for facts in manifest["stems"].values()}
+    return next((source / name for name in sorted(names) if Path(name).name == name), None)
+
+
+class NoteJob:
+    """What is done to each MIDI file."""
+
+    def __init__(self, model: NoteModel, place: Place, asked: Asked, voice: Voice) -> None:
+        self.model, self.place, self.asked, self.voice = model, place, asked, voice
+
+    def work(self, item: Item) -> Outcome:
+        """Separate one."""
+        from stemwise.commands.produce import produce
+        from stemwise.outputs import MIX, Made
+
+        asked = self.asked
+        source = midi_file(item.source)
+        assert source is not None
+        parameters = {
+            "present": list(asked.present),
+            "locked": dict(asked.locked or {}),
+            "doublings": asked.doublings,
+            "steps": asked.steps,
+            "sampled": asked.seed is not None,
+            "plot": asked.plot,
+            "render": asked.render,
+        }
+        made = Made("separate", self.model.name, {MIX: source}, asked.seed or 0, parameters)
+        return produce(item, self.place, made, lambda folder: self._make(item, source, folder), close_midi)
+
+    def _make(self, item: Item, source: Path, folder: Path) -> tuple[Files, Mapping[str, Any]]:
+        asked = self.asked
+        with self.voice.progress(item.track) as progress:
+            parts = self.model.separate(
+                source,
+                present=asked.present,
+                locked=asked.locked,
+                doublings=asked.doublings,
+                steps=asked.steps,
+                seed=asked.seed,
+                progress=progress,
+            )
+        name = Path(item.track).name
+        file = folder / f"{name}.mid"
+        parts.save(file)
+        played = {one: parts[one] for one in parts.names}
+        extra = add_views(parts.music, played, parts.instruments, folder, name, plot=asked.plot, render=asked.render)
+        return {}, {"parts": described(parts, file.name), **_facts(parts), **extra}
+
+
+def add_views(
+    music: Music,
+    parts: Mapping[str, Notes],
+    instruments: Sequence[Instrument],
+    folder: Path,
+    name: str,
+    *,
+    plot: bool,
+    render: bool,
+) -> dict[str, Any]:
+    """The picture NAME.png and the folder audio/ beside a MIDI file; returns facts for its manifest."""
+    facts = {}
+    if plot:
+        from stemwise.symbolic.picture import draw
+
+        draw(music, parts, folder / f"{name}.png", name)
+    if render:
+        from stemwise.audio_io import FLOAT_WAV
+        from stemwise.commands.produce import put_audio
+        from stemwise.outputs import Made, finish
+        from stemwise.stems import Audio
+        from stemwise.symbolic.rendering import sound
+
+        stems, player = sound(music, parts, instruments)
+        import torch
+
+        audio = Audio.of({stem: torch.from_numpy(signal)[None] for stem, signal in stems.items()}, 44100)
+        (folder / "audio").mkdir()
+        files, gains = put_audio(folder / "audio", audio, FLOAT_WAV)
+        finish(folder / "audio", Made("render", player, {}, 0, {}, gains), files)
+        facts["rendered_by"] = player
+    return facts
+
+
+def described(parts: NoteParts, file: str) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each instrument: its file, tracks, program, notes, and mean confidence."""
+    found = {}
+    for name in parts.names:
+        index = [one.name for one in parts.instruments].index(name)
+        chosen = (parts.labels == index) & ~parts.given
+        found[name] = {
+            "file": file,
+            "tracks": [t.name for t in parts.score.tracks if t.name == name or t.name.startswith(f"{name} overflow")],
+            "program": parts.instruments[index].program,
+            "drums": parts.instruments[index].drums,
+            "notes": len(parts[name]),
+            "given": int(((parts.labels == index) & parts.given).sum()),
+            "confidence": round(float(parts.confidence[chosen].mean()), 4) if chosen.any() else None,
+        }
+    return found
+
+
+def _facts(parts: NoteParts) -> dict[str, Any]:
+    music, asked = parts.music, ~parts.given
+    end = (music.notes["onset"] + music.notes["duration"]).max()
+    return {
+        "seconds": round(float(music.seconds(end)), 3),
+        "ticks_per_quarter": music.tpq,
+        "notes": len(music.notes),
+        "notes_changed": parts.changed,
+        "notes_doubled": int(parts.doubled.sum()),
+        "notes_given": int(parts.given.sum()),
+        "confidence": round(float(parts.confidence[asked].mean()), 4) if asked.any() else None,
+        "steps": parts.steps,
+        "events_kept_apart": len(music.census.kept),
+        "events_lost": music.census.lost,
+    }
+
+
+def close_midi(folder: Path, made: Made, files: Files, how: Encoding) -> dict[str, Any]:
+    """The manifest of a folder with a MIDI file; the facts bring its parts."""
+    from dataclasses import replace
+
+    from stemwise.outputs import finish_files
+
+    facts = dict(made.facts)
+    parts = facts.pop("parts")
+    return finish_files(folder, replace(made, facts=facts), parts)
+
+
+def tell_midi(voice: Voice, outcome: Outcome) -> None:
+    """One file's result for a person."""
+    facts = outcome.manifest
+    voice.say(f"{outcome.item.source} -> {outcome.folder} ({', '.join(facts['stems'])})")
+    sure = "all known" if facts.get("confidence") is None else f"mean confidence {facts['confidence']:.2f}"
+    said = [f"{facts['notes']} notes, {facts['notes_changed']} changed", sure] if "notes_changed" in facts else []
+    if facts.get("notes_doubled"):
+        said.append(f"{facts['notes_doubled']} doubled")
+    if "rendered_by" in facts:
+        said.append(f"audio by {facts['rendered_by']}")
+    said.append(f"{facts['seconds']:.1f} s of music in {facts['elapsed_seconds']:.1f} s")
+    voice.say("  " + "; ".join(said))
+    if facts.get("events_lost"):
+        complain(
+            f"{outcome.item.source}: not kept: {', '.join(f'{n} x {what}' for what, n in facts['events_lost'].items())}"
+        )
