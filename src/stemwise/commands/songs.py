@@ -14,9 +14,11 @@ import typer
 from stemwise.commands import options as o
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.commands.packing import pack
+from stemwise.commands.phrases import phrases
 
 app = typer.Typer(help="Data sets: make synthetic songs, verify, describe and pack any data set.", no_args_is_help=True)
 app.command()(pack)
+app.command()(phrases)
 #: Problems of a kind that are printed; --json has them all.
 SHOWN = 10
 
@@ -38,6 +40,7 @@ def make(
     seconds: Annotated[float, typer.Option("--seconds", min=5.0, help="Length of a song.")] = 45.0,
     fonts: Annotated[Fonts, typer.Option("--fonts", help="Sounds; builtin needs no sound font.")] = Fonts.train,
     rate: Annotated[int, typer.Option("--rate", min=8000, max=96000, help="Sample rate in hertz.")] = 44100,
+    keys: Annotated[int, typer.Option("--keys", min=1, max=7, help="Render each composition in so many keys.")] = 1,
     log: Annotated[
         Path | None, typer.Option("--log", help="File that notes every look at the test fonts.", show_default=False)
     ] = None,
@@ -61,9 +64,9 @@ def make(
     if midi:
         written = write_midi_songs(folder, seeds, seconds=seconds)
     else:
-        written = write_songs(folder, seeds, fonts=fonts.value, rate=rate, seconds=seconds, log=note)
+        written = write_songs(folder, seeds, fonts=fonts.value, rate=rate, seconds=seconds, keys=keys, log=note)
     for number, song in enumerate(written, 1):
-        voice.say(f"{song} ({number}/{count})")
+        voice.say(f"{song} ({number}/{count * (1 if midi else keys)})")
 
 
 @app.command()

@@ -1,0 +1,103 @@
+"""The published preprocessing of MIDI into phrases: recorded rolls, windows and filters, cell by cell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from stemwise.codecs.roll import PUBLISHED
+from stemwise.errors import SongError
+from stemwise.songs import lakh_phrases as lp
+from stemwise.songs.phrases import PhraseFile, RollOptions, RollWindows, phrase, roll_songs
+
+symusic = pytest.importorskip("symusic")
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "mixture2music"
+FACTS = json.loads((FIXTURES / "preprocess.json").read_text())
+VARIANTS = [(file, name) for file, entry in FACTS["files"].items() for name in entry["variants"]]
+
+
+def about(file: str, variant: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    tensors = load_file(FIXTURES / file.replace(".mid", ".safetensors"))
+    return FACTS["files"][file]["variants"][variant], {
+        k.split(".")[1]: v for k, v in tensors.items() if variant in k.split(".")
+    }
+
+
+@pytest.mark.parametrize(("file", "variant"), VARIANTS)
+@pytest.mark.parametrize("found", [True, False], ids=["origin found", "origin given"])
+def test_recorded_rolls_and_windows(file: str, variant: str, found: bool) -> None:
+    facts, recorded = about(file, variant)
+    score = symusic.Score(str(FIXTURES / file))
+    roll, grid, kept = lp.roll_of(score, facts["melody_program"], None if found else facts["grid_origin_seconds"])
+    assert grid.origin == pytest.approx(facts["grid_origin_seconds"], abs=1e-6)
+    assert grid.step == pytest.approx(facts["step_seconds"])
+    assert len(roll) == facts["roll_steps"]
+    assert sorted((k.family, k.notes, k.track) for k in kept) == sorted((f, n, t) for f, _, n, t in facts["kept"])
+    assert np.array_equal(roll, recorded["roll"])
+    windows, starts = lp.windows(roll)
+    assert np.array_equal(windows, recorded["windows"])
+    assert starts.tolist() == facts["window_starts"]
+    assert lp.dense(windows).tolist() == facts["passes_density_rule"]
+    if facts["melody_program"] is not None:
+        assert lp.melodious(windows).tolist() == facts["passes_melody_rule"]
+
+
+def test_rows_of_the_drums_are_the_recorded_ones() -> None:
+    assert PUBLISHED.drum_keys == {key: int(row) for row, keys in FACTS["drum_rows"].items() for key in keys}
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    folder = tmp_path / "midi" / "a"
+    folder.mkdir(parents=True)
+    for name in ("grid", "rules"):
+        (folder / f"{name}.mid").write_bytes((FIXTURES / f"preprocess_{name}.mid").read_bytes())
+    (folder / "broken.mid").write_bytes(b"MThd\0\0")
+    waltz = symusic.Score(str(FIXTURES / "preprocess_grid.mid"))
+    waltz.time_signatures = [symusic.TimeSignature(0, 3, 4)]
+    waltz.dump_midi(str(folder / "waltz.mid"))
+    return tmp_path / "midi"
+
+
+def test_phrases_are_linked_to_their_songs_and_rejections_to_their_rules(collection: Path, tmp_path: Path) -> None:
+    out = tmp_path / "phrases"
+    counts = list(lp.write_phrases(collection, out, {"rules": 24}))
+    assert counts[-1] == (4, 5 + 3)
+    entries = {e["source"]: e for e in map(json.loads, (out / "phrases.jsonl").read_text().splitlines())}
+    assert entries["a/grid.mid"] | {"tracks": []} == {
+        "file": "no_melody/a__grid.npy", "song": entries["a/grid.mid"]["song"], "melody": False, "phrases": 5,
+        "starts": [0, 16, 32, 48, 64], "origin_seconds": pytest.approx(2.0), "step_seconds": pytest.approx(0.125),
+        "tracks": [], "source": "a/grid.mid",
+    }  # fmt: skip
+    assert (entries["a/rules.mid"]["file"], entries["a/rules.mid"]["starts"]) == ("melody/a__rules.npy", [16, 32, 48])
+    rejected = {e["song"]: e["reason"] for e in map(json.loads, (out / "rejected.jsonl").read_text().splitlines())}
+    assert "cannot be read as MIDI" in rejected["a/broken"]
+    assert "exactly one, 4/4, is wanted" in rejected["a/waltz"]
+
+
+def test_phrases_come_back_without_the_melody(collection: Path, tmp_path: Path) -> None:
+    list(lp.write_phrases(collection, tmp_path / "out", {"rules": 24}))
+    test, held = roll_songs(tmp_path / "out", "test"), roll_songs(tmp_path / "out")
+    assert [type(song) for song in held] == [PhraseFile, PhraseFile]
+    assert [song.name for song in test] == [song.name for song in held if "no_melody" in str(song.file)]
+    recorded = about("preprocess_grid.mid", "with_melody")[1]["windows"][..., 1:].transpose(0, 3, 1, 2)
+    stored = phrase(test[0].file, 2, 64, PUBLISHED)
+    assert np.array_equal(stored[1:5], recorded[2, 1:])  # its melody track counts as nothing without a dictionary
+    assert stored[-1, :, 0].nonzero()[0].tolist() == [0, 16, 32, 48]
+    stream = RollWindows(held, RollOptions("published"), seed=0)
+    assert stream[3].shape == (6, 64, 72)
+    assert bool((stream[3] == stream[3]).all())
+    with pytest.raises(SongError, match="no song in the split 'holdout'"):
+        roll_songs(tmp_path / "out", "holdout")
+
+
+def test_a_collection_without_phrases_is_an_error(tmp_path: Path) -> None:
+    score = symusic.Score(480)
+    score.dump_midi(str(tmp_path / "empty.mid"))
+    with pytest.raises(SongError, match="no file has a phrase; the first: empty has 0 time signatures"):
+        list(lp.write_phrases(tmp_path, tmp_path / "out"))
