@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import math
 import multiprocessing
@@ -17,10 +18,12 @@ import torch
 
 import trainable_toy
 from stemwise import checkpoint, runs
+from stemwise.codecs.melvae import MelVae
 from stemwise.errors import ModelError, RecipeError, SongError, TrainingError
 from stemwise.optimization import Ema, optimizers, orthogonal, schedule
-from stemwise.recipe import OptimSection, load_recipe
+from stemwise.recipe import OptimSection, check, load_recipe
 from stemwise.train import Progress, train
+from tiny_msgld import CODEC, NET
 
 TOY = Path(trainable_toy.__file__)
 
@@ -281,3 +284,29 @@ def test_the_band_trains_from_its_tiny_recipe(tmp_path: Path) -> None:
     runs.export(tmp_path / "run", tmp_path / "model", dtype=torch.float16)
     assert checkpoint.read_info(tmp_path / "model").type == "band"
     assert checkpoint.load_model(tmp_path / "model").stems == ("bass", "drums", "guitar", "piano", "other")
+
+
+def test_parts_come_from_other_model_folders(tmp_path: Path, songs: Path) -> None:
+    """A latent model takes its codec's shape and weights from a folder, trains beside it, and leaves it as it was."""
+    codec = MelVae(CODEC)
+    checkpoint.save_model(tmp_path / "codec", codec)
+    recipe = check(
+        {
+            "format": 1,
+            "name": "latent",
+            "run": str(tmp_path / "run"),
+            "model": {
+                "type": "msgld",
+                "parts": {"codec": str(tmp_path / "codec")},
+                "config": {"stems": ["bass", "drums"], "net": dataclasses.asdict(NET) | {"stems": 2}},
+            },
+            "data": {"train": str(songs), "channels": 1, "workers": 0, "min_active": 0},
+            "train": {"steps": 2, "batch": 2, "checkpoint_every": 1},
+        }
+    )
+    train(recipe, notice=lambda _: None)
+    runs.export(tmp_path / "run", tmp_path / "model")
+    trained = checkpoint.load_model(tmp_path / "model")
+    for name, tensor in codec.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[f"codec.{name}"], tensor, atol=0, rtol=0)
+    assert float(trained.scale) > 0  # type: ignore[arg-type]

@@ -23,11 +23,16 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """Which network: a type of `stemwise.checkpoint.TYPES`, the fields of its configuration, weights to start from."""
+    """Which network: a type of `stemwise.checkpoint.TYPES`, the fields of its configuration, weights to start from.
+
+    `parts` are model folders for parts of the network (`codec: runs/melvae/best`): weights, and the configuration unless
+    `config` has one.
+    """
 
     type: str
     config: dict[str, Any] = {}
     init: Path | None = None
+    parts: dict[str, Path] = {}
 
 
 class AugmentationSection(Section):
@@ -85,6 +90,8 @@ class PairsSection(Section):
 
     per_song: Count = 1
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    gain_db: Annotated[float, Field(ge=0.0, le=24.0)] = 0.0
+    decoy: Literal["none", "key"] = "none"
 
 
 class RollsSection(Section):
@@ -237,14 +244,16 @@ def read_document(path: Path | str, root: type[Section]) -> dict[str, Any]:
 
 def check(document: dict[str, Any], source: str = "recipe") -> Recipe:
     """A recipe from plain values. Raises RecipeError with every mistake."""
-    from stemwise.checkpoint import build_config
+    from stemwise.checkpoint import build_config, read_info
 
     try:
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
         raise RecipeError("\n".join([f"{source}:", *mistakes(error, Recipe)])) from error
     try:
-        config = build_config(recipe.model.type, recipe.model.config, "model.config")
+        given, parts = recipe.model.config, recipe.model.parts
+        taken = {part: dict(read_info(folder).config) for part, folder in parts.items() if part not in given}
+        config = build_config(recipe.model.type, {**taken, **given}, "model.config")
     except ModelError as error:
         text = str(error)
         lines = text if text.startswith("model.config") else f"model.type: {text}"

@@ -73,7 +73,7 @@ def open_run(recipe: Recipe) -> None:
         before = load_recipe(run / RECIPE).model_dump(mode="json")
         now = recipe.model_dump(mode="json")
         places = [place for key in _FIXED for place in differences(before[key], now[key], key)]
-        places = [place for place in places if not place.startswith("model.init")]
+        places = [place for place in places if not place.startswith(("model.init", "model.parts"))]
         if places:
             raise RecipeError(
                 f"{run} holds a run with other settings: {'; '.join(places)}. "

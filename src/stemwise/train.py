@@ -113,6 +113,9 @@ class _Loop:
             self.module.load_state_dict(state["model"])
         elif recipe.model.init is not None:
             checkpoint.load_weights(self.module, recipe.model.init)
+        else:
+            for part, folder in recipe.model.parts.items():
+                checkpoint.load_weights(self.module.get_submodule(part), folder)
         made = optimizers(self.module, recipe.optim)
         # Rates are the recipe's, also where the stored state brings others.
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in made]
