@@ -24,6 +24,7 @@ from stemwise.commands import (
     evaluate,
     fad,
     generate,
+    rolls,
     score,
     separate,
     songs,
@@ -86,6 +87,7 @@ app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
 app.command()(describe.info)
 app.command()(describe.doctor)
+app.command()(rolls.rolls)
 app.command()(training.train)
 app.command()(training.export)
 app.command()(convert.convert)

@@ -7,17 +7,15 @@ checkpoint: what it was trained with is lost, so new ones are drawn here, once, 
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from stemwise import checkpoint
+from stemwise.convert.reading import read_pickle
 from stemwise.errors import ModelError
 from stemwise.systems.mixture2music import Mixture2Music, Mixture2MusicConfig
 
@@ -110,15 +108,8 @@ def rename(name: str) -> str:
 
 def read_state(file: Path) -> dict[str, Tensor]:
     """The state dict of a Lightning file, nothing in it executed. Raises ModelError."""
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file; give a checkpoint (.ckpt), or the folder of both")
-    try:
-        document: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(f"{file}: not a Mixture2Music checkpoint, and nothing in it was run: {error}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{file}: not a checkpoint, or cut short ({error}); copy it again") from error
-    state = document.get("state_dict") if isinstance(document, dict) else None
+    document = read_pickle(file, "Mixture2Music", "a checkpoint (.ckpt), or the folder of both")
+    state = document.get("state_dict")
     if not isinstance(state, dict) or not state:
         raise ModelError(f"{file}: holds no state_dict; give the Lightning checkpoint of a training (.ckpt)")
     foreign = [name for name in state if not str(name).startswith(("model.", "decoder."))]

@@ -37,15 +37,20 @@ def sound(
     Instruments that are no stem of their own there (strings, melody) are part of `other`.
     """
     known = {one.name: one for one in instruments}
-    tracks, end = [], 0.0
+    tracks = []
     for name, notes in parts.items():
         played = np.zeros(len(notes), SOUNDING)
         played["start"] = music.seconds(notes["onset"])
         played["duration"] = np.maximum(music.seconds(notes["onset"] + notes["duration"]) - played["start"], 0.03)
         played["pitch"], played["velocity"] = notes["pitch"], notes["velocity"]
-        end = max(end, float((played["start"] + played["duration"]).max()))
         one = known[name]
         tracks.append(Track(name if name in STEMS else "other", one.program, one.drums, name, played))
+    return play(tracks, rate)
+
+
+def play(tracks: Sequence[Track], rate: int = 44100) -> tuple[dict[str, NDArray[np.float32]], str]:
+    """Stereo signals (2, frames) by the stems of tracks, and what played them: the largest complete sound font."""
+    end = max((float((track.notes["start"] + track.notes["duration"]).max()) for track in tracks), default=0.0)
     try:
         complete = sorted((font for font in fonts("train") if len(font.presets) >= 128), key=_size, reverse=True)
     except SongError:

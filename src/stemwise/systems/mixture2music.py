@@ -23,6 +23,7 @@ from stemwise.diffusion import (
     State,
     Support,
     from_alphas_cumprod,
+    last,
     nearest,
     preserving,
     sample,
@@ -150,6 +151,16 @@ def ddim(
     return sample(
         prior.denoiser(), sigmas, noise, constraint=constraint, x=(preserving(sigmas[0]) * start).to(start.dtype)
     )
+
+
+@torch.no_grad()
+def as_published(prior: Mixture2Music, mixture: Tensor, evaluations: int, noise: NoiseSource) -> Tensor:
+    """The published way: the mixture (batch, 1, time, pitch) limits the start and the result, nothing between.
+
+    Bool (batch, instrument, time, pitch); published with 999 evaluations.
+    """
+    free = unmasked(mixture, len(prior.config.stems))
+    return prior.decode(preserved(last(ddim(prior, mixture, free, strided(prior, evaluations), noise))), mixture)
 
 
 def masked(mixture: Tensor, stems: int) -> Support:
