@@ -241,7 +241,9 @@ def test_recorded_loss() -> None:
     prior = Msdm(MsdmConfig(window=512, net=tiny().config))
     prior.net.load_state_dict(tiny().state_dict())
     drawn = iter([(recorded["loss.sigma"].log() + 3.0), recorded["loss.noise"]])
-    loss = denoising_loss(prior, prior.config, recorded["loss.x0"], lambda shape: next(drawn))
+    loss = denoising_loss(
+        Edm(prior.net, prior.config.sigma_data), prior.config, recorded["loss.x0"], lambda shape: next(drawn)
+    )
     loss.backward()
     assert float(loss.detach()) == pytest.approx(about["loss"], rel=1e-5)
     norm = torch.stack([p.grad.norm() for p in prior.parameters() if p.grad is not None]).norm()

@@ -76,6 +76,33 @@ class Edm:
         return self.weight(sigma) * squared_error(self, x0, sigma, noise)
 
 
+@dataclass(frozen=True)
+class SpectralEdm:
+    """`Edm` for coloured data: each frequency of each slot has a `sigma_data` of its own.
+
+    `power` (slot, frames // 2 + 1) is the power spectral density of clean data at the bins of a window's real Fourier
+    transform, on the scale where white noise of standard deviation sigma has the density sigma^2. A network that says
+    nothing leaves the Wiener filter of that spectrum, which a network on `Edm` must learn first.
+    """
+
+    net: Net
+    power: Tensor
+
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
+        """Return E[x0 | x]; x is (batch, slot, frames), sigma () or (batch,)."""
+        level, power = align(sigma, x), self.power.to(x)
+        total, spectrum = power + level**2, torch.fft.rfft(x)
+        white = torch.fft.irfft(spectrum / total.sqrt(), n=x.shape[-1])
+        out = torch.fft.rfft(self.net(white, labels(torch.as_tensor(sigma).log() / 4, x)))
+        clean = spectrum * (power / total) + out * (level * (power / total).sqrt())
+        return torch.fft.irfft(clean, n=x.shape[-1])
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """(batch, slot) for sigma (batch,): one over the mean squared error of the Wiener filter alone."""
+        power, level = self.power.to(sigma), sigma[:, None, None] ** 2
+        return 1 / (power * level / (power + level)).mean(-1)
+
+
 def squared_error(denoiser: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
     """Mean of (D(x0 + sigma noise, sigma) - x0)^2 over all dimensions that sigma, (batch,) or (batch, slot), lacks."""
     if sigma.ndim == 0:

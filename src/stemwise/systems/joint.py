@@ -31,8 +31,18 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint
 from stemwise.errors import QueryError
 from stemwise.query import Query
-from stemwise.systems.likelihoods import Dirac, Even, Gaussian, GaussianExact, Likelihood, Projection, gaussian_variance
-from stemwise.systems.msdm import Generation, Msdm, Separation, WeakMsdm
+from stemwise.systems.likelihoods import (
+    Dirac,
+    Even,
+    Gaussian,
+    GaussianExact,
+    Likelihood,
+    Projection,
+    SpectralProjection,
+    gaussian_variance,
+)
+from stemwise.systems.msdm import Generation, Msdm, MsdmConfig, Separation, WeakMsdm
+from stemwise.systems.spectra import powers
 from stemwise.systems.system import Context, unanswerable
 
 RULES: dict[str, Step] = {
@@ -65,7 +75,7 @@ class Joint:
         config = prior.config
         if precision != torch.float32:
             prior.lower(precision)
-        likelihood = likelihood_of(config.separation, config.stems)
+        likelihood = likelihood_of(config.separation, config)
         return cls(prior, likelihood, config.separation, config.generation, precision)
 
     @property
@@ -120,11 +130,13 @@ class Joint:
         made = self.likelihood.condition(self.prior, mix, len(self.names), RULES[how.rule])
         sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
         churn = Churn(how.churn) if how.churn else None
+        start = None if how.temperature == 1.0 else how.temperature * sigmas[0] * made.constraint.noise(noise)
         return last(
             sample(
                 made.denoiser,
                 sigmas,
                 noise,
+                x=start,
                 constraint=made.constraint,
                 step=made.step,
                 churn=churn,
@@ -178,8 +190,8 @@ class Joint:
         return how.resample * _COST.get(how.rule, 1)
 
 
-def likelihood_of(how: Separation, stems: Sequence[str]) -> Likelihood:
-    """The object that a configuration names; the projection takes all stems to be equally uncertain.
+def likelihood_of(how: Separation, config: MsdmConfig) -> Likelihood:
+    """The object that a configuration names; the projection goes by the stems' spectra, without any by equal shares.
 
     Raises QueryError for one that does not go with the step rule.
     """
@@ -188,14 +200,16 @@ def likelihood_of(how: Separation, stems: Sequence[str]) -> Likelihood:
             raise QueryError(
                 f"the Dirac likelihood's coordinates are skewed: use the rule euler or heun, not {how.rule}"
             )
-        return Dirac(stems.index(how.drop) if how.drop else 0)
+        return Dirac(config.stems.index(how.drop) if how.drop else 0)
     if how.likelihood == "gaussian":
         return Gaussian(how.gamma)
     if how.likelihood == "gaussian-exact":
         return GaussianExact(how.gamma)
     if how.likelihood == "even":
         return Even()
-    return Projection(gaussian_variance(*[1.0] * len(stems)))
+    if config.spectra:
+        return SpectralProjection(powers(config.spectra, config.rate))
+    return Projection(gaussian_variance(*[1.0] * len(config.stems)))
 
 
 def common(source: NoiseSource) -> NoiseSource:

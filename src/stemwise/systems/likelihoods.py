@@ -110,6 +110,29 @@ class Projection:
         return Conditioned(projected, _free(mix, slots), step)
 
 
+@dataclass(frozen=True)
+class SpectralProjection:
+    """`Projection` with a posterior variance for each frequency: of stems that are stationary noise of known spectra.
+
+    `power`: from a number of frames to (stem, frames // 2 + 1), as in `diffusion.SpectralEdm`. What is missing below 100 Hz
+    goes to the bass and the drums. A prior that knows nothing but these spectra gives the Wiener filter.
+    """
+
+    power: Callable[[int], Tensor]
+
+    def condition(self, denoiser: Denoiser, mix: Tensor, slots: int, step: Step) -> Conditioned:
+        """Guidance of the estimate; `step` may be any rule, states are (batch, stem, time)."""
+        power = self.power(mix.shape[-1]).to(mix)
+
+        def projected(x: Tensor, sigma: Tensor, /) -> Tensor:
+            denoised = denoiser(x, sigma)
+            variance = power / (power / sigma.to(power) ** 2 + 1)
+            lacking = torch.fft.rfft(mix - denoised.sum(1))[:, None]
+            return denoised + torch.fft.irfft(variance / variance.sum(0) * lacking, n=mix.shape[-1])
+
+        return Conditioned(projected, _free(mix, slots), step)
+
+
 def gaussian_variance(*stds: float) -> Variance:
     """The posterior variance s^2 sigma^2 / (s^2 + sigma^2) of stems that are white noise of these standard deviations."""
     power = torch.tensor(stds, dtype=torch.float64) ** 2

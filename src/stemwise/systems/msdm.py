@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from stemwise.diffusion import Denoiser, Edm, NoiseSource, clamped, log_normal, squared_error
-from stemwise.diffusion.denoisers import Net
+from stemwise.diffusion import Denoiser, Edm, NoiseSource, SpectralEdm, clamped, log_normal
+from stemwise.diffusion.denoisers import Net, align
 from stemwise.errors import ModelError
 from stemwise.nets.unet1d import UNet1d, UNet1dConfig, lower
+from stemwise.systems.spectra import KNOTS, Spectra, powers
 
 Rule = Literal["euler", "heun", "dpmpp_2m", "dpm2_ancestral", "ancestral"]
 LikelihoodName = Literal["dirac", "gaussian", "gaussian-exact", "even", "projection"]
@@ -28,7 +29,9 @@ class Separation:
     """How a mixture is separated; ``msdm-slakh.yaml`` holds the published values, these defaults need fewer steps.
 
     ``drop`` is the stem that the Dirac likelihood eliminates, ``gamma`` the Gaussian's width over sigma, as the paper
-    counts it. ``churn`` and ``resample`` (the corrector) as in `diffusion.sample`.
+    counts it. ``churn`` and ``resample`` (the corrector) as in `diffusion.sample`. ``temperature`` scales the noise that is started
+    from: 1 draws a sample of the stems, 0 goes for their mean given the mixture, which has the least squared error and which
+    it meets exactly where stems are Gaussian.
     """
 
     likelihood: LikelihoodName = "projection"
@@ -41,6 +44,7 @@ class Separation:
     resample: int = 2
     drop: str = ""
     gamma: float = 0.75
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,16 @@ class Generation:
 class MsdmConfig:
     """What `config.json` of a model holds: ``window`` in samples at ``rate`` Hz, training noise ln sigma ~ N(mean, std).
 
-    ``net.sources`` is the number of stems, or 1 where each stem has a network of its own (`WeakMsdm`).
+    ``net.sources`` is the number of stems, or 1 where each stem has a network of its own (`WeakMsdm`). With ``spectra`` (see
+    `systems.spectra`) a network need not learn the mean spectrum of each stem: it corrects a Wiener filter
+    (`diffusion.SpectralEdm`), and ``sigma_data`` is not used. The published models have none.
     """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
     rate: int = 22050
     window: int = 2**18
     sigma_data: float = 0.2
+    spectra: Spectra = ()
     sigma_mean: float = -3.0
     sigma_std: float = 1.0
     net: UNet1dConfig = field(default_factory=UNet1dConfig)
@@ -80,6 +87,8 @@ class MsdmConfig:
             )
         if self.window % self.net.multiple:
             raise ValueError(f"window ({self.window}) must be a multiple of {self.net.multiple}, the network's step")
+        if self.spectra and [len(row) for row in self.spectra] != [len(KNOTS)] * len(self.stems):
+            raise ValueError(f"spectra must be a row of {len(KNOTS)} numbers for each of {len(self.stems)} stems")
         if self.separation.drop not in ("", *self.stems):
             raise ValueError(f"separation.drop is {self.separation.drop!r}; choose from {', '.join(self.stems)}")
 
@@ -99,12 +108,13 @@ class Msdm(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate all stems."""
-        return _denoiser(self.net, self.config)(x, sigma)
+        return _denoiser(self.net, self.config, x.shape[-1])(x, sigma)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """The published training loss of stems (B, stem, channel, time); channels are averaged to mono."""
         clean = batch.mean(2)
-        return denoising_loss(self, self.config, clean, noise_from(generator, clean.device))
+        edm = _edm(self.net, self.config, clean.shape[-1])
+        return denoising_loss(edm, self.config, clean, noise_from(generator, clean.device))
 
     def lower(self, dtype: torch.dtype) -> None:
         """Evaluate the network in another type from now on."""
@@ -126,16 +136,18 @@ class WeakMsdm(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate every stem with its own network; without gradients in one batched evaluation."""
-        if torch.is_grad_enabled():
-            estimates = [_denoiser(net, self.config)(x[:, k : k + 1], sigma) for k, net in enumerate(self._networks())]
-            return torch.cat(estimates, dim=1)
-        return _denoiser(self._batched, self.config)(x, sigma)
+        net = self._one_by_one if torch.is_grad_enabled() else self._batched
+        return _denoiser(net, self.config, x.shape[-1])(x, sigma)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """As `Msdm.loss`; every stem of every window at a noise level of its own."""
         clean = batch.mean(2)
-        source, parts = noise_from(generator, clean.device), zip(self._networks(), clean.split(1, dim=1))
-        losses = [denoising_loss(_denoiser(net, self.config), self.config, stem, source) for net, stem in parts]
+        source = noise_from(generator, clean.device)
+        parts = enumerate(zip(self._networks(), clean.split(1, dim=1)))
+        losses = [
+            denoising_loss(_edm(net, self.config, stem.shape[-1], k), self.config, stem, source)
+            for k, (net, stem) in parts
+        ]
         return torch.stack(losses).mean()
 
     def lower(self, dtype: torch.dtype) -> None:
@@ -147,6 +159,10 @@ class WeakMsdm(nn.Module):
         for net in self.nets:
             assert isinstance(net, UNet1d)
             yield net
+
+    def _one_by_one(self, x: Tensor, label: Tensor) -> Tensor:
+        """All raw networks, with gradients."""
+        return torch.cat([net(stem, label) for net, stem in zip(self._networks(), x.split(1, dim=1))], dim=1)
 
     def _batched(self, x: Tensor, label: Tensor) -> Tensor:
         """All raw networks at once, their weights side by side in one tensor each (no copies: see `_stack`)."""
@@ -170,18 +186,26 @@ class WeakMsdm(nn.Module):
         return self._stacked
 
 
-def _denoiser(net: Net, config: MsdmConfig) -> Denoiser:
-    return clamped(Edm(net, config.sigma_data))
+def _denoiser(net: Net, config: MsdmConfig, frames: int) -> Denoiser:
+    return clamped(_edm(net, config, frames))
 
 
-def denoising_loss(denoiser: Denoiser, config: MsdmConfig, clean: Tensor, source: NoiseSource) -> Tensor:
+def _edm(net: Net, config: MsdmConfig, frames: int, stem: int | None = None) -> Edm | SpectralEdm:
+    """Preconditioning of a network of all stems or of one; not limited to full scale."""
+    if not config.spectra:
+        return Edm(net, config.sigma_data)
+    power = powers(config.spectra, config.rate)(frames)
+    return SpectralEdm(net, power if stem is None else power[stem : stem + 1])
+
+
+def denoising_loss(edm: Edm | SpectralEdm, config: MsdmConfig, clean: Tensor, source: NoiseSource) -> Tensor:
     """Mean over the batch (B, stem, time) of the EDM-weighted squared error, a noise level for each item.
 
     Draws from `source`: the levels (B,), then the noise (Karras et al. 2022, table 1).
     """
     sigma = log_normal(source, clean.shape[:1], config.sigma_mean, config.sigma_std)
-    weight = Edm(nn.Identity(), config.sigma_data).weight(sigma)
-    return (weight * squared_error(denoiser, clean, sigma, source(clean.shape))).mean()
+    error = clamped(edm)(clean + align(sigma, clean) * source(clean.shape), sigma) - clean
+    return (align(edm.weight(sigma), error) * error.square()).mean()
 
 
 def noise_from(generator: torch.Generator, device: torch.device) -> NoiseSource:

@@ -1,0 +1,42 @@
+"""Mean spectra of stems: a few numbers for each in a model's configuration, a power for each bin where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Hertz, where a spectrum is given. Between them its logarithm lies on straight lines over log frequency; it is level outside.
+KNOTS = (30.0, 60.0, 90.0, 130.0, 190.0, 280.0, 420.0, 630.0, 950.0, 1400.0, 2000.0, 2800.0, 4000.0, 5700.0, 8000.0)
+
+Spectra = tuple[tuple[float, ...], ...]
+"""For each stem the standard deviation at each of KNOTS of the white noise that is as strong there."""
+
+
+def powers(spectra: Spectra, rate: int) -> Callable[[int], Tensor]:
+    """A function from a number of frames to the power spectral densities (stem, frames // 2 + 1) of such a window."""
+    known: dict[int, Tensor] = {}
+
+    def power(frames: int) -> Tensor:
+        if frames not in known:
+            bins = np.log(np.fft.rfftfreq(frames, 1.0 / rate).clip(KNOTS[0]))
+            rows = [np.exp(2.0 * np.interp(bins, np.log(KNOTS), np.log(row))) for row in spectra]
+            known[frames] = torch.tensor(np.stack(rows), dtype=torch.float32)
+        return known[frames]
+
+    return power
+
+
+def measured(windows: Tensor, rate: int) -> Spectra:
+    """The spectra of windows (window, stem, frames): root mean square over them in a third of an octave about each knot.
+
+    What is silent everywhere gets -120 dB.
+    """
+    frames = windows.shape[-1]
+    power = torch.fft.rfft(windows.double()).abs().square().mean(0) / frames
+    bins = torch.fft.rfftfreq(frames, 1.0 / rate)
+    near = [(bins >= min(knot, rate / 2.5) / 1.125) & (bins <= min(knot, rate / 2) * 1.125) for knot in KNOTS]
+    rows = torch.stack([power[:, chosen].mean(1).sqrt().clamp(min=1e-6) for chosen in near], dim=1)
+    return tuple(tuple(float(f"{value:.3g}") for value in row) for row in rows.tolist())
