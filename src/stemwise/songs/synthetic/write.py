@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import soundfile
@@ -23,6 +24,9 @@ from stemwise.songs.synthetic.render import (
     single_palette,
     training_palette,
 )
+
+if TYPE_CHECKING:
+    import symusic
 
 Sounds = Literal["train", "validation", "test", "builtin"]
 #: Ticks to the quarter note in the MIDI files.
@@ -45,10 +49,13 @@ def write_songs(
     rate: int = 44100,
     seconds: float = 45.0,
     subtype: str = "PCM_16",
+    keys: int = 1,
     log: Callable[[str], None] | None = None,
 ) -> Iterator[Path]:
     """Compose, render and write one folder `song-<seed>` for each seed, yielding its path; finished ones are skipped.
 
+    With `keys` above 1 every composition is rendered in so many keys by the same sounds, each a song of its own,
+    `song-<seed><+semitones>`, which `song.json` calls a version of one `work`: `stemwise.songs.pairs` makes use of it.
     A folder holds `<stem>.wav` for every stem that sounds, `song.mid` and `song.json`. It is written beside its place
     and renamed when complete, so a run may be stopped at any moment and started again. Raises SongError where the
     fonts are not installed, OSError where the folder cannot be written.
@@ -57,31 +64,38 @@ def write_songs(
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        folder = root / f"song-{seed:06d}"
-        if not (folder / "song.json").is_file():
-            piece = compose(seed, seconds=seconds)
-            _write(folder, piece, render(piece, sounds, rate=rate), fonts, subtype)
-        yield folder
+        work = f"song-{seed:06d}"
+        for moved in (0,) if keys == 1 else key_shifts(seed, keys):
+            folder = root / (work if keys == 1 else f"{work}{moved:+d}")
+            if not (folder / "song.json").is_file():
+                piece = compose(seed, seconds=seconds).transposed(moved)
+                about = {} if keys == 1 else {"work": work, "transposed": moved, "unpitched": ["drums"]}
+                _write(folder, piece, render(piece, sounds, rate=rate), {"fonts": fonts, **about}, subtype)
+            yield folder
+
+
+def key_shifts(seed: int, keys: int) -> list[int]:
+    """So many distinct shifts in semitones from -3 to 3, so that any two are 1 to 6 apart."""
+    draw = np.random.default_rng((seed, 12))
+    return sorted(int(shift) for shift in draw.choice(range(-3, 4), keys, replace=False))
 
 
 def write_midi_songs(out: str | Path, seeds: Iterable[int], *, seconds: float = 45.0) -> Iterator[Path]:
     """Compose and write one MIDI file `song-<seed>.mid` for each seed, without sound, yielding its path; finished ones
-    are skipped. About 50 ms a song of a minute. Raises ModuleNotFoundError without symusic (the `midi` extra).
+    are skipped. About 60 ms a song of a minute. Raises ModuleNotFoundError without symusic (the `midi` extra).
     """
-    import symusic  # noqa: F401  (write_midi would silently write nothing)
-
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         file = root / f"song-{seed:06d}.mid"
         if not file.is_file():
             partial = root / f".{file.stem}.{os.getpid()}.partial.mid"
-            write_midi(compose(seed, seconds=seconds), partial)
+            score_of(compose(seed, seconds=seconds)).dump_midi(str(partial))
             partial.rename(file)
         yield file
 
 
-def _write(folder: Path, piece: Piece, song: Rendered, fonts: Sounds, subtype: str) -> None:
+def _write(folder: Path, piece: Piece, song: Rendered, about: Mapping[str, object], subtype: str) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -89,7 +103,7 @@ def _write(folder: Path, piece: Piece, song: Rendered, fonts: Sounds, subtype: s
         for stem, audio in song.stems.items():
             soundfile.write(partial / f"{stem}.wav", audio.T, song.rate, subtype=subtype)
         write_midi(piece, partial / "song.mid")
-        text = json.dumps(describe(piece, song, fonts), indent=1)
+        text = json.dumps({**describe(piece, song), **about}, indent=1)
         (partial / "song.json").write_text(text + "\n", encoding="utf-8")
         if folder.exists():  # an incomplete folder from elsewhere
             shutil.rmtree(folder)
@@ -98,8 +112,8 @@ def _write(folder: Path, piece: Piece, song: Rendered, fonts: Sounds, subtype: s
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def describe(piece: Piece, song: Rendered, fonts: Sounds) -> dict[str, object]:
-    """What `song.json` says."""
+def describe(piece: Piece, song: Rendered) -> dict[str, object]:
+    """What `song.json` says of a song, beside its `fonts`."""
     frames = round(piece.seconds * song.rate)
     return {
         "format": 1,
@@ -119,7 +133,6 @@ def describe(piece: Piece, song: Rendered, fonts: Sounds) -> dict[str, object]:
         "stems": list(song.stems),
         "programs": {s: [t.program for t in piece.tracks if t.stem == s] for s in song.stems},
         "roles": {s: [t.role for t in piece.tracks if t.stem == s] for s in song.stems},
-        "fonts": fonts,
         "sounds": {s: list(names) for s, names in song.sounds.items()},
         "levels": {s: round(float(20 * np.log10(np.sqrt(np.mean(a**2)) + 1e-9)), 2) for s, a in song.stems.items()},
         "rate": song.rate,
@@ -137,12 +150,10 @@ def ticks(piece: Piece, seconds: np.ndarray) -> np.ndarray:
     return found.astype(np.int32)
 
 
-def write_midi(piece: Piece, path: Path) -> None:
+def score_of(piece: Piece) -> symusic.Score:
     """Multi-track MIDI whose track names are stem names; tempo and metre at each section."""
-    try:
-        import symusic
-    except ImportError:  # the built-in synthesiser works without the midi extra; then there is no MIDI file
-        return
+    import symusic
+
     score = symusic.Score(TICKS)
     for section in piece.sections:
         score.tempos.append(symusic.Tempo(int(ticks(piece, np.array(section.start))), float(section.bpm)))
@@ -158,4 +169,10 @@ def write_midi(piece: Piece, path: Path) -> None:
             track.notes["velocity"].astype(np.int8),
         )
         score.tracks.append(one)
-    score.dump_midi(str(path))
+    return score
+
+
+def write_midi(piece: Piece, path: Path) -> None:
+    """Write `score_of` a piece; nothing without the `midi` extra, for the built-in synthesiser works without it."""
+    with contextlib.suppress(ModuleNotFoundError):
+        score_of(piece).dump_midi(str(path))
