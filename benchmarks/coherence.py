@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from stemwise.coherence.cocola import PARTS, Cocola
 from stemwise.loading import load_coherence
 from stemwise.metrics.statistics import Interval, bootstrap
 from stemwise.songs.synthetic import compose
-from stemwise.songs.synthetic.piece import Piece
 from stemwise.songs.synthetic.render import Palette, render
 from stemwise.songs.synthetic.write import palette
 
@@ -46,23 +45,11 @@ class Window:
     made: tuple[str, ...]
 
 
-def transposed(piece: Piece, semitones: int) -> Piece:
-    """The same piece, every pitched note moved; what would leave the range of MIDI goes an octave back."""
-    tracks = []
-    for track in piece.tracks:
-        notes = track.notes.copy()
-        if not track.is_drum:
-            moved = notes["pitch"] + semitones
-            notes["pitch"] = np.where(moved > 127, moved - 12, moved)
-        tracks.append(replace(track, notes=notes))
-    return replace(piece, tracks=tuple(tracks))
-
-
 def rendered(folder: Path, seed: int, semitones: int, sounds: Callable[[], Palette]) -> dict[str, np.ndarray]:
     """Mono stems of a song at 16 kHz, made once."""
     file = folder / f"{seed}{semitones:+d}.npz"
     if not file.is_file():
-        song = render(transposed(compose(seed, seconds=SECONDS), semitones), sounds(), rate=RATE)
+        song = render(compose(seed, seconds=SECONDS).transposed(semitones), sounds(), rate=RATE)
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file.with_suffix(".partial"), "wb") as handle:
             np.savez(handle, **{name: audio.mean(axis=0) for name, audio in song.stems.items()})

@@ -104,21 +104,20 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=16, help="test songs of each domain")
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=40)
     parser.add_argument("--cosine", action="store_true")
     parser.add_argument("--quick", action="store_true", help="12 + 6 songs of 30 s, 60 steps: minutes on one core")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "coherence-table")
     args = parser.parse_args()
     if args.quick:
-        args.songs, args.held_out, args.seconds, args.steps = 12, 6, 30.0, 60
+        args.songs, args.held_out, args.seconds, args.steps, args.batch = 12, 6, 30.0, 60, 16
     data = args.out / f"songs-{args.seconds:g}"
     rows, columns = named(args.train), named(args.test)
     if not rows:
         rows = {d.name: make(data / "train" / d.name, d, 0, args.songs, args.seconds) for d in DOMAINS}
         held_out = [replace(d, seed=d.seed + 1000) for d in DOMAINS] + [UNHEARD]
         columns = {d.name: make(data / "test" / d.name, d, 0, args.held_out, args.seconds) for d in held_out}
-    changes = [f"train.steps={args.steps}", f"train.checkpoint_every={args.steps}"]
-    if args.quick:
-        changes += ["train.batch=16", "data.pairs.per_song=4"]
+    changes = [f"train.steps={args.steps}", f"train.checkpoint_every={args.steps}", f"train.batch={args.batch}"]
     trainings = {name: ([folder], changes) for name, folder in rows.items()}
     trainings["all"] = (list(rows.values()), changes)
     if args.cosine:

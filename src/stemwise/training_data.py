@@ -77,8 +77,11 @@ def streams(
             per_song=data.pairs.per_song,
             overlap=data.pairs.overlap,
             floor_db=data.floor_db,
+            gain_db=data.pairs.gain_db,
+            decoy=data.pairs.decoy,
         )
-        held_out = Pairs(validation.songs, pairs, VALIDATION_SEED, validation.weights) if validation else None
+        as_it_is = dataclasses.replace(pairs, gain_db=0.0)
+        held_out = Pairs(validation.songs, as_it_is, VALIDATION_SEED, validation.weights) if validation else None
         return Pairs(training.songs, pairs, recipe.seed, training.weights), held_out
     if not stems:
         raise RecipeError(
@@ -129,7 +132,7 @@ def describe(stream: Stream, corpus: Material) -> str:
     if isinstance(stream, RollWindows) or not isinstance(corpus, Corpus):
         return f"piano rolls of {len(stream.songs)} songs"
     said = f"{len(stream.songs)} songs ({sum(song.seconds for song in stream.songs) / 3600:.1f} h)"
-    left_out = len(corpus.songs) - len(stream.songs)
+    left_out = stream.left_out if isinstance(stream, Pairs) else len(corpus.songs) - len(stream.songs)
     if left_out:
         said += f", {left_out} more left out (without {'two stems' if isinstance(stream, Pairs) else 'its stems'})"
     if isinstance(stream, Windows):

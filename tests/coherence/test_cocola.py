@@ -127,6 +127,19 @@ def test_what_is_longer_than_the_window_gives_shifted_candidates() -> None:
     assert heard == [6, 8, 6, 6, 6, 6]
 
 
+def test_a_third_signal_is_a_wrong_candidate_for_all() -> None:
+    torch.manual_seed(0)
+    model = Cocola(CocolaConfig(features="pitch", encoder="timeline", embedding=32, seconds=1.0, masks="batch")).eval()
+    batch = torch.randn(3, 3, 1, 16_000)
+    own, more = (model.validate(x, torch.Generator()) for x in (batch[:, :2], batch))
+    assert float(more["loss"].detach()) > float(own["loss"].detach())
+    scores = model.similarity(
+        *(model.embed(model.features(x)) for x in (batch[:, 0, 0], batch[:, 1:, 0].transpose(0, 1).flatten(0, 1)))
+    )
+    expected = torch.nn.functional.cross_entropy(scores, torch.arange(3))
+    assert float(more["loss"].detach()) == pytest.approx(float(expected), abs=1e-4)
+
+
 def test_shifted_candidates_are_windows_that_start_elsewhere(small: Cocola) -> None:
     long = torch.arange(3.0 * (small.window + 8000)).view(3, -1)
     (found,) = small._shifted(long, 8000, torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from published_cocola import tensors
-from stemwise.coherence.features import HarmonicPercussive, LogMel
+from stemwise.coherence.features import HarmonicPercussive, HarmonicPercussivePitch, LogMel
 
 EDGES = ("silence", "click", "dc", "mixture", "quiet mixture", "nearly silent mixture")
 
@@ -109,3 +109,27 @@ def test_the_gradient_of_silence_is_finite() -> None:
     audio = torch.zeros(1, 16_000, requires_grad=True)
     (gradient,) = torch.autograd.grad(HarmonicPercussive()(audio).sum() + LogMel()(audio).sum(), audio)
     assert torch.isfinite(gradient).all()
+
+
+def test_a_third_channel_tells_semitones_apart() -> None:
+    time = torch.arange(80_000) / 16_000
+    notes = range(48, 100, 3)
+    audio = torch.stack([0.1 * torch.sin(2 * torch.pi * 440 * 2 ** ((note - 69) / 12) * time) for note in notes])
+    found = HarmonicPercussivePitch()(audio)
+    assert found.shape == (len(notes), 3, 64, 501) and torch.equal(found[:, :2], HarmonicPercussive()(audio))
+    inside = found[:, 2, :, 30:-30]
+    for levels, note in zip(inside, notes):
+        row = note - 40
+        assert bool((levels.argmax(0) == row).all())
+        assert float((levels[row] - levels[[row - 1, row + 1]].amax(0)).min()) > 5.0, note
+
+
+def test_semitones_of_a_song_at_once_are_those_of_its_windows(audio: torch.Tensor) -> None:
+    song = torch.cat([audio.flatten(), audio.flatten()])[:200_000]
+    features, starts = HarmonicPercussivePitch(), [0, 40_160, 80_000]
+    whole = features.windows(song, starts, 80_000)
+    single = features(torch.stack([song[start : start + 80_000] for start in starts]))
+    assert whole.shape == single.shape
+    difference = (whole - single)[:, 2, :, 40:-40]
+    offset = difference.flatten(1).median(dim=1).values[:, None, None]
+    assert ((difference - offset).abs() * (single[:, 2, :, 40:-40] > -60)).max() < 0.05

@@ -132,3 +132,46 @@ def test_what_cannot_be_done_is_said(songs: list[Song], tmp_path: Path) -> None:
         Pairs([write_song(tmp_path, "solo", 1000, 1)], SMALL, 0)
     with pytest.raises(SongError, match=r"a batch of 6 pairs needs as many windows that share at most 0%.* hold 4"):
         Pairs(songs[:1], dataclasses.replace(SMALL, overlap=0.0), 0)
+
+
+def versions(root: Path, keys: int = 2) -> list[Song]:
+    """Songs of one work: stem 0 is unpitched and the same in all, the others tell their key by their sign and slope."""
+    songs = []
+    for key in range(keys):
+        song = write_song(root / f"key {key}", "work", 3000, 3)
+        for k, name in enumerate(song.stems):
+            level = 2.0 ** -(k + 1) * (1.0 if k == 0 else -1.0) ** key
+            soundfile.write(song.stems[name][0], level * np.linspace(1, 2, 3000)[:, None], RATE, subtype="FLOAT")
+        about = {"work": "one", "transposed": key, "unpitched": ["part 0"]}
+        songs.append(dataclasses.replace(song, name=f"work {key}", metadata=about))
+    return songs
+
+
+def test_a_decoy_is_the_positive_in_another_key_or_at_another_time(tmp_path: Path) -> None:
+    options = dataclasses.replace(SMALL, batch=1, decoy="key")
+    stream = Pairs([*versions(tmp_path), write_song(tmp_path, "alone", 30, 1)], options, 0)
+    assert len(stream.songs) == 1 and stream.left_out == 1
+    heard = set()
+    for pair in map(stream.pair, range(80)):
+        _, positive, decoy = pair.signals[:, 0]
+        heard.add(pair.song.name)
+        if {"part 0"} in ({*pair.anchor}, {*pair.positive}):  # a key cannot be heard, so the decoy is early or late
+            slope = (positive[-1] - positive[0]) / 99
+            moved = (decoy[0] - positive[0]) / slope / RATE
+            assert 0.02 < abs(moved) < 1.01 and np.allclose(np.diff(decoy), np.diff(positive), atol=1e-6)
+        elif "part 0" not in pair.positive:
+            assert np.allclose(decoy, -positive)
+        else:
+            assert not np.allclose(decoy, positive, atol=0.05)
+    assert heard == {"work 0", "work 1"}
+    assert len({tuple(pair.signals[1, 0]) for pair in map(stream.pair, range(5))}) > 1
+
+
+def test_gains_are_drawn_for_each_stem_within_their_range(tmp_path: Path) -> None:
+    song = write_song(tmp_path, "one", 4000, 2)
+    stream = Pairs([song], dataclasses.replace(SMALL, batch=1, gain_db=6.0), 0)
+    gains = []
+    for pair in map(stream.pair, range(200)):
+        for level, names in zip(pair.signals[:, 0, 0], (pair.anchor, pair.positive)):
+            gains.append(20 * np.log10(float(level) / 2.0 ** -(list(song.stems).index(*names) + 1)))
+    assert -6.01 < min(gains) < -5.5 and 5.5 < max(gains) < 6.01 and abs(np.mean(gains)) < 0.6

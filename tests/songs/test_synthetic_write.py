@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from stemwise.coherence.features import HarmonicPercussivePitch
+from stemwise.songs import Song
+from stemwise.songs.folder import song
+from stemwise.songs.splits import split_of
 from stemwise.songs.synthetic import COMPOSER, compose, write, write_midi, write_songs
 
 RATE = 16000
@@ -80,3 +85,26 @@ def test_command_line_entry(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["song-000005", "song-000006"]
+
+
+def test_one_composition_in_several_keys(tmp_path: Path) -> None:
+    folders = list(write_songs(tmp_path, [3], fonts="builtin", rate=RATE, seconds=5, keys=3))
+    found = [song(folder) for folder in folders]
+    assert {one.metadata["work"] for one in found} == {"song-000003"} and len({one.name for one in found}) == 3
+    shifts = [one.metadata["transposed"] for one in found]
+    assert shifts == sorted(set(shifts)) and max(shifts) - min(shifts) <= 6
+    assert [one.name for one in found] == [f"song-000003{shift:+d}" for shift in shifts]
+    assert len({split_of(one) for one in found}) == 1
+
+    def semitones(one: Song) -> np.ndarray:
+        """Levels of the bass's semitones, each less the mean of all."""
+        bass = torch.from_numpy(one.read(0, one.frames, ["bass"])[0].mean(0))
+        levels = HarmonicPercussivePitch()(bass[None])[0, 2].mean(1).numpy()
+        return levels - levels.mean()
+
+    first, *others = [semitones(one) for one in found]
+    for other, shift in zip(others, shifts[1:]):
+        matches = [float(other[8 + k : 56 + k] @ first[8:56]) for k in range(-7, 8)]
+        assert np.argmax(matches) - 7 == shift - shifts[0]
+    drums = [one.read(0, one.frames, ["drums"]).flatten() for one in found]
+    assert np.corrcoef(drums).min() > 0.99

@@ -15,15 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from stemwise.coherence.features import RATE, HarmonicPercussive, LogMel
+from stemwise.coherence.features import RATE, HarmonicPercussive, HarmonicPercussivePitch, LogMel
 from stemwise.errors import ScoreError
 from stemwise.nets.efficientnet import EfficientNet
 from stemwise.nets.timeline import Timeline
 
 PartName = Literal["both", "harmonic", "percussive"]
 PARTS: tuple[PartName, ...] = ("both", "harmonic", "percussive")
-#: Which channels (harmonic, percussive) each part keeps; a masked channel is 0 dB, as in silence.
-_KEPT = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
+#: Which channels (harmonic, percussive, semitones) each part keeps; a masked channel is 0 dB, as in silence.
+_KEPT = ((1.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 1.0, 0.0))
+_FEATURES: dict[str, type[HarmonicPercussive | LogMel]] = {
+    "hpss": HarmonicPercussive,
+    "pitch": HarmonicPercussivePitch,
+    "mel": LogMel,
+}
 #: Frames below which nothing is left of the encoder's last map.
 _SHORTEST = 33
 #: Samples (25 ms) by which a part is shifted at least to count as out of place.
@@ -34,10 +39,11 @@ _LEAST_SHIFT = 400
 class CocolaConfig:
     """What `config.json` of a COCOLA holds.
 
-    features: "hpss" (harmonic and percussive channels) or "mel" (the first version's). similarity: "bilinear" or
-    "cosine", divided by `temperature` (bilinear: 1 as published, where it learns slowly, for a step of Adam moves it as
-    a whole; cosine: 0.2 in COLA, Saeed et al. 2021). encoder: "efficientnet" (B0, the published one; `scale` multiplies its
-    width) or "timeline", which trains in minutes. `stems` stays empty: any part has a score.
+    features: "hpss" (harmonic and percussive channels), "pitch" (these, and semitones) or "mel" (the first version's).
+    similarity: "bilinear" or "cosine", divided by `temperature` (bilinear: 1 as published, where it learns slowly,
+    for a step of Adam moves it as a whole; cosine: 0.2 in COLA, Saeed et al. 2021). encoder: "efficientnet" (B0, the
+    published one; `scale` multiplies its width) or "timeline", which trains in minutes. `stems` stays empty: any part
+    has a score.
 
     For training: `masks`, whether each "pair" is heard whole, in its harmonic or in its percussive part (a third each, as
     published), or all of a "batch" are (half of the batches whole), so that the mask alone tells nothing; `noise`, the
@@ -45,7 +51,7 @@ class CocolaConfig:
     bilinear form starts with normal values of 0.05 (as published) or near 0.02 times the identity.
     """
 
-    features: Literal["hpss", "mel"] = "hpss"
+    features: Literal["hpss", "pitch", "mel"] = "hpss"
     similarity: Literal["bilinear", "cosine"] = "bilinear"
     temperature: float = 1.0
     encoder: Literal["efficientnet", "timeline"] = "efficientnet"
@@ -77,7 +83,7 @@ class Cocola(nn.Module):
     def __init__(self, config: CocolaConfig) -> None:
         super().__init__()
         self.config = config
-        self.features: HarmonicPercussive | LogMel = HarmonicPercussive() if config.features == "hpss" else LogMel()
+        self.features: HarmonicPercussive | LogMel = _FEATURES[config.features]()
         self.net: EfficientNet | Timeline = (
             EfficientNet(self.features.channels, config.scale)
             if config.encoder == "efficientnet"
@@ -113,7 +119,7 @@ class Cocola(nn.Module):
     @property
     def parts(self) -> tuple[PartName, ...]:
         """The parts that `mask` can select: "both", and with HPSS features "harmonic" and "percussive"."""
-        return PARTS if self.features.channels == 2 else PARTS[:1]
+        return PARTS if self.features.channels > 1 else PARTS[:1]
 
     def mask(self, features: Tensor, part: PartName) -> Tensor:
         """The features with only one part left; they are not changed in place. Raises ScoreError without HPSS."""
@@ -123,7 +129,7 @@ class Cocola(nn.Module):
             )
         if part == "both":
             return features
-        return features * features.new_tensor(_KEPT[PARTS.index(part)])[:, None, None]
+        return features * features.new_tensor(_KEPT[PARTS.index(part)][: features.shape[1]])[:, None, None]
 
     def embed(self, features: Tensor) -> Tensor:
         """(batch, channel, 64, frame) -> (batch, embedding), each value in (-1, 1). Raises ScoreError if too short."""
@@ -154,16 +160,16 @@ class Cocola(nn.Module):
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Cross-entropy of finding, among all parts, the one that belongs to each context, and how often it was found.
 
-        `batch` is (pair, 2, channel, time): contexts and what belongs to them. Where it is longer than the window, the
-        middle is taken, and every third pair brings one more candidate for all: its part, shifted in time by 25 ms up
-        to half of what is too long. With HPSS features the network hears the whole, only the harmonic or only the
-        percussive part of a pair, as `config.masks` says.
+        `batch` is (pair, 2 or 3, channel, time): contexts, what belongs to them and, where there are three, a wrong candidate
+        for each. Where it is longer than the window, the middle is taken, and every third pair brings one more
+        candidate for all: its part, shifted in time by 25 ms up to half of what is too long. With HPSS features the
+        network hears the whole, only the harmonic or only the percussive part of a pair, as `config.masks` says.
         """
         signals = batch.mean(2)
         surplus = max(0, signals.shape[-1] - self.window)
         middle = signals.narrow(-1, surplus // 2, signals.shape[-1] - surplus)
-        contexts, made = middle.unbind(1)
-        candidates = torch.cat([made, *self._shifted(signals[::3, 1], surplus, generator)])
+        contexts, made, *wrong = middle.unbind(1)
+        candidates = torch.cat([made, *self._shifted(signals[::3, 1], surplus, generator), *wrong])
         if self.config.noise:
             noise = torch.randn(candidates.shape, generator=generator, device=generator.device).to(candidates)
             candidates = candidates + self.config.noise * noise
@@ -191,8 +197,8 @@ class Cocola(nn.Module):
     def validate(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """`loss` without noise and shifts, every pair heard whole."""
         surplus = max(0, batch.shape[-1] - self.window)
-        contexts, made = batch.mean(2).narrow(-1, surplus // 2, batch.shape[-1] - surplus).unbind(1)
-        return self.contrast(self.hear(contexts), self.hear(made))
+        contexts, *candidates = batch.mean(2).narrow(-1, surplus // 2, batch.shape[-1] - surplus).unbind(1)
+        return self.contrast(self.hear(contexts), self.hear(torch.cat(candidates)))
 
     def hear(self, audio: Tensor) -> Tensor:
         """`features` in float32, whatever the precision of the network."""

@@ -1,4 +1,4 @@
-"""What COCOLA hears of a signal: log-mel spectrograms, of the whole or of its harmonic and percussive parts.
+"""What COCOLA hears of a signal: log-mel spectrograms, of the whole or of its harmonic and percussive parts, and semitones.
 
 Signals are mono at 16 kHz; frames are 25 ms long (periodic Hann, centred in a transform of 64 ms) and 10 ms apart, so
 5 s are 501 frames. Everything is differentiable and runs, batched, where the signal lies.
@@ -11,12 +11,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from stemwise.coherence.median import WIDTH, running_median
 
 RATE = 16_000
 FFT, FRAME, HOP = 1024, 400, 160
 BANDS, LOWEST, HIGHEST = 64, 60.0, 7800.0
+#: Semitones: the lowest (MIDI), the length of their transform, and for how many frames one of its spectra stands.
+LOWEST_PITCH, PITCH_FFT, HELD = 40, 8192, 8
 _FLOOR = 1e-10
 _RANGE_DB = 80.0
 
@@ -94,6 +97,44 @@ class HarmonicPercussive(nn.Module):
         return torch.stack(parts, dim=1)
 
 
+class HarmonicPercussivePitch(HarmonicPercussive):
+    """`HarmonicPercussive` and a third channel: power in dB of 64 semitones, E2 (82 Hz) to G7 (3.1 kHz), 0 dB its loudest.
+
+    Mel bands of 25 ms tell no semitones apart. Here a spectrum of 512 ms (Hann), which does from about 130 Hz on, stands
+    for 8 frames, and triangles as wide as two semitones gather its power. The beats of the other channels say when.
+    """
+
+    channels = 3
+    pitches: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        notes = torch.arange(LOWEST_PITCH - 1, LOWEST_PITCH + BANDS + 1, dtype=torch.float64)
+        self.pitch_bins, pitches = _bank(440.0 * 2.0 ** ((notes - 69.0) / 12.0), PITCH_FFT)
+        self.register_buffer("pitches", pitches, persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(batch, time) -> (batch, 3, 64, 1 + time // 160). Beyond its ends the signal is silent."""
+        half = PITCH_FFT // 2
+        return torch.cat([super().forward(audio), self._semitones(pad(audio, (half, half)))], dim=1)
+
+    def windows(self, audio: Tensor, starts: Sequence[int], frames: int) -> Tensor:
+        """As `HarmonicPercussive.windows`: (window, 3, 64, 1 + frames // 160). Semitones hear the neighbours for 256 ms."""
+        half = PITCH_FFT // 2
+        around = pad(audio, (half, half + frames))
+        cut = torch.stack([around[start : start + frames + 2 * half] for start in starts])
+        return torch.cat([super().windows(audio, starts, frames), self._semitones(cut)], dim=1)
+
+    def _semitones(self, audio: Tensor) -> Tensor:
+        """Signals with 256 ms before and after them, (batch, time + 8192) -> (batch, 1, 64, 1 + time // 160)."""
+        low, high = self.pitch_bins
+        window = torch.hann_window(PITCH_FFT, dtype=audio.dtype, device=audio.device)
+        spectrum = torch.stft(audio, PITCH_FFT, HELD * HOP, window=window, center=False, return_complex=True)
+        power = self.pitches @ spectrum[:, low:high].abs().float().square()
+        count = 1 + (audio.shape[-1] - PITCH_FFT) // HOP
+        return _decibels(power[:, None]).repeat_interleave(HELD, dim=-1)[..., :count]
+
+
 def _magnitudes(audio: Tensor, beyond: str, bins: tuple[int, int]) -> Tensor:
     """Magnitudes of a centred transform: (batch, time) -> float32 (batch, bin, frame); float64 signals are transformed
     in float64.
@@ -143,9 +184,9 @@ def _cut(frames_of_all: Tensor, starts: Sequence[int], frames: int) -> Tensor:
     return torch.stack([frames_of_all[..., start // HOP : start // HOP + count] for start in starts])
 
 
-def _bank(edges: Tensor) -> tuple[tuple[int, int], Tensor]:
+def _bank(edges: Tensor, fft: int = FFT) -> tuple[tuple[int, int], Tensor]:
     """Triangles between successive edges in hertz, height 1: the range of bins that they touch, (64, bin) for these."""
-    frequencies = torch.linspace(0, RATE / 2, FFT // 2 + 1, dtype=torch.float64)
+    frequencies = torch.linspace(0, RATE / 2, fft // 2 + 1, dtype=torch.float64)
     rising = (frequencies - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - frequencies) / (edges[2:] - edges[1:-1])[:, None]
     triangles = torch.minimum(rising, falling).clamp_min(0.0)

@@ -3,6 +3,8 @@
 A pair is an anchor, the sum of some stems of a window, and a positive, the sum of some of the others. The other pairs
 of its batch are its negatives, so a batch is planned as a whole: two of its windows that come from one song share at
 most a fraction `overlap` of their span. Everything is a function of (seed, index), whatever reads it and in any order.
+
+Rhythm alone tells these apart. A decoy, where it is asked for, is what rhythm cannot: the positive in another key.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +25,8 @@ from stemwise.songs.window import at_rate, loud, margins
 
 #: Windows tried in the place planned for a pair, and songs tried after that, until two stems of the window sound.
 _ATTEMPTS, _RESERVES = 8, 4
+#: Seconds by which a decoy comes too early or too late.
+_DECOY_SHIFT = 0.025, 1.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,10 @@ class PairOptions:
     batch: how many successive pairs are negatives of each other; `per_song`: how many of them one song gives before the
     next one is drawn (1: negatives from other songs; `batch`: all from the same song). `overlap`: the largest share of
     its span, in [0, 1), that a window has in common with another of its song in the batch. A stem counts as sounding
-    where its level in the window is above `floor_db` (RMS, dB full scale).
+    where its level in the window is above `floor_db` (RMS, dB full scale). `gain_db`: each stem is louder or softer by up to
+    so much. `decoy`: "key" adds the positive's stems at the same time in another key, from another song of the same `work`
+    (metadata, as `stemwise songs make --keys` writes it); where there is none, or one side has unpitched stems alone,
+    they come from 25 ms to 1 s too early or too late.
     """
 
     rate: int = 16_000
@@ -41,11 +49,18 @@ class PairOptions:
     per_song: int = 1
     overlap: float = 0.5
     floor_db: float = -60.0
+    gain_db: float = 0.0
+    decoy: Literal["none", "key"] = "none"
+
+    @property
+    def rows(self) -> int:
+        """Signals of a pair: anchor, positive, and the decoy."""
+        return 2 if self.decoy == "none" else 3
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair: float32 signals (2, channel, frames), the song, the frame where its window starts, the stems used."""
+    """One pair: float32 signals (row, channel, frames), the song, the frame where its window starts, the stems used."""
 
     signals: np.ndarray
     song: Song
@@ -64,11 +79,12 @@ class _Place:
 
 
 class Pairs(torch.utils.data.Dataset[Tensor]):
-    """The stream: `pairs[i]` is float32 (2, channel, frames), anchor and positive, for any i >= 0.
+    """The stream: `pairs[i]` is float32 (2 or 3, channel, frames), anchor, positive and decoy, for any i >= 0.
 
-    Every stem of a song counts by itself, whatever it is called and however many there are; songs with fewer than two
-    are left out. Songs are drawn in proportion to `weights`, by default their lengths, without replacement while there
-    are songs left for the batch. A window in which fewer than two stems sound is drawn again.
+    Every stem of a song counts by itself, whatever it is called and however many there are; songs with fewer than two are
+    left out. Versions of one work count as one song, and any of them is heard. Songs are drawn in proportion to
+    `weights`, by default their lengths, without replacement while there are songs left for the batch. A window in
+    which fewer than two stems sound is drawn again.
     """
 
     def __init__(
@@ -79,10 +95,16 @@ class Pairs(torch.utils.data.Dataset[Tensor]):
             raise SongError(
                 f"none of the {len(songs)} song(s) has two stems to make a pair of; use songs with more stems"
             )
-        self.songs = [songs[place] for place in kept]
+        self.left_out = len(songs) - len(kept)
+        works: dict[str, list[int]] = {}
+        for place in kept:
+            works.setdefault(str(songs[place].metadata.get("work", f"song {place}")), []).append(place)
+        self._versions = [[songs[place] for place in places] for places in works.values()]
+        self.songs = [versions[0] for versions in self._versions]
         self.options = options
         self.seed = seed
-        self._weights = np.array([songs[k].seconds if weights is None else weights[k] for k in kept], float)
+        heard = [songs[places[0]].seconds if weights is None else weights[places[0]] for places in works.values()]
+        self._weights = np.array(heard, float)
         self._rooms = np.array([room(song, options) for song in self.songs])
         if self._rooms.sum() < options.batch:
             raise SongError(
@@ -106,31 +128,52 @@ class Pairs(torch.utils.data.Dataset[Tensor]):
         if self._planned[0] != batch:
             self._planned = (batch, self._plan(batch))
         draw = np.random.default_rng((self.seed, 1, index))
-        best: tuple[int, Song, int, np.ndarray, np.ndarray] | None = None
+        best: tuple[int, list[Song], int, np.ndarray, np.ndarray] | None = None
         planned, *reserves = self._planned[1][row]
         for place in (*[planned] * _ATTEMPTS, *reserves):
-            song, start = self.songs[place.song], int(draw.integers(place.first, place.last + 1))
-            block, sounding = self._read(song, start)
+            start = int(draw.integers(place.first, place.last + 1))
+            versions = [self._versions[place.song][k] for k in draw.permutation(len(self._versions[place.song]))]
+            block, sounding = self._read(versions[0], start)
             if best is None or sounding.sum() > best[0]:
-                best = (int(sounding.sum()), song, start, block, sounding)
+                best = (int(sounding.sum()), versions, start, block, sounding)
             if best[0] > 1:
                 break
         assert best is not None
-        count, song, start, block, sounding = best
+        count, (song, *others), start, block, sounding = best
         choice = np.flatnonzero(sounding) if count > 1 else np.arange(len(song.stems))
         anchor, positive = _choose(choice, draw)
-        mixed = np.stack([block[anchor].sum(axis=0), block[positive].sum(axis=0)])
         names = tuple(song.stems)
-        signals = at_rate(mixed, song.rate, self.options)
-        return Pair(signals, song, start, tuple(names[k] for k in anchor), tuple(names[k] for k in positive))
+        sides = tuple(names[k] for k in anchor), tuple(names[k] for k in positive)
+        gains = 10.0 ** (draw.uniform(-self.options.gain_db, self.options.gain_db, (len(names), 1, 1)) / 20.0)
+        louder = block * gains.astype(np.float32)
+        rows = [louder[anchor].sum(axis=0), louder[positive].sum(axis=0)]
+        if self.options.decoy == "key":
+            wrong = self._wrong(song, others, start, sides, draw)
+            rows.append((wrong * gains[positive].astype(np.float32)).sum(axis=0))
+        signals = at_rate(np.stack(rows), song.rate, self.options)
+        return Pair(signals, song, start, *sides)
+
+    def _wrong(
+        self, song: Song, others: list[Song], start: int, sides: tuple[tuple[str, ...], ...], draw: np.random.Generator
+    ) -> np.ndarray:
+        """The positive's stems as they do not belong: in another key, or else at another time."""
+        unpitched = set(song.metadata.get("unpitched", ()))
+        if others and others[0].rate == song.rate and not any(unpitched.issuperset(side) for side in sides):
+            return self._stems(others[0], start, sides[1])
+        shift = round(draw.uniform(*_DECOY_SHIFT) * song.rate)
+        early, late = start - shift >= 0, start + shift <= _latest(song, self.options)
+        return self._stems(song, start + (shift if late and not (early and draw.random() < 0.5) else -shift), sides[1])
 
     def _read(self, song: Song, start: int) -> tuple[np.ndarray, np.ndarray]:
         """Every stem around a window, at the song's rate (stem, channel, frames), and which of them sound in it."""
-        lead, frames = margins(song.rate, self.options)
-        block = song.read(start - lead, frames, tuple(song.stems))
-        if self.options.channels == 1:
-            block = block.mean(axis=1, keepdims=True)
+        block, lead = self._stems(song, start, tuple(song.stems)), margins(song.rate, self.options)[0]
         return block, loud(block[..., lead : lead + width(song, self.options)], self.options.floor_db)
+
+    def _stems(self, song: Song, start: int, names: tuple[str, ...]) -> np.ndarray:
+        """The named stems around a window, at the song's rate (stem, channel, frames)."""
+        lead, frames = margins(song.rate, self.options)
+        block = song.read(start - lead, frames, names)
+        return block.mean(axis=1, keepdims=True) if self.options.channels == 1 else block
 
     def _plan(self, batch: int) -> list[list[_Place]]:
         """For each pair of a batch the place of its window, then places in songs that the batch does not use."""

@@ -19,9 +19,10 @@ SHARES: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
 def split_of(song: Song, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
-    """The split of a song: `metadata["split"]` where it is published, else by its name and the seed."""
+    """The split of a song: `metadata["split"]` where it is published, else by its name (or its work's) and the seed."""
     published = song.metadata.get("split")
-    return canonical(str(published)) if published else by_name(song.name, seed, shares)
+    name = str(song.metadata.get("work", song.name))
+    return canonical(str(published)) if published else by_name(name, seed, shares)
 
 
 def by_name(name: str, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:

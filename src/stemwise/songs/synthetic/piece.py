@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,3 +131,16 @@ class Piece:
     def tempo(self) -> float:
         """Quarter notes per minute of the first section."""
         return self.sections[0].bpm
+
+    def transposed(self, semitones: int) -> Piece:
+        """The same piece with every pitched note moved; what would leave the range of MIDI goes an octave back. `key` stays
+        that of the composition.
+        """
+        tracks = []
+        for track in self.tracks:
+            notes = track.notes.copy()
+            if not track.is_drum:
+                moved = notes["pitch"] + semitones
+                notes["pitch"] = np.where(moved > 127, moved - 12, np.where(moved < 0, moved + 12, moved))
+            tracks.append(replace(track, notes=notes))
+        return replace(self, tracks=tuple(tracks))
