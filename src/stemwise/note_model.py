@@ -22,10 +22,10 @@ from stemwise.symbolic.midi import Music, assembled, multiset, notes_of, read_mi
 from stemwise.symbolic.notes import Notes
 from stemwise.systems.notes import UNKNOWN, NoteAssigner, Question, assign
 
-STEPS = 10
-"""Steps of a window, unless told otherwise."""
+STEPS, DRAWN_STEPS = 1, 10
+"""Steps unless told otherwise: for the likeliest labels, and for those that are drawn."""
 _MOST = 4000
-"""Evaluations of the network on a song, unless told otherwise: very long files get fewer steps a window."""
+"""Evaluations of the network on a song, unless told otherwise: very long files get fewer steps."""
 #: From this probability on a note is doubled.
 _DOUBLED = 0.5
 
@@ -119,7 +119,7 @@ class NoteModel:
             locked: labels that are known: a track's number (from 1) or name, or another MIDI file whose notes are found in
                 this one by onset and pitch, to the instrument. Notes on the drum channel are known to be drums.
             doublings: copy a note to further instruments that the model hears in it.
-            steps: of each window, see `stemwise.systems.notes`; 1 decides on all notes at once.
+            steps: see `stemwise.systems.notes.assign`; 1 decides on all notes at once.
             seed: draw the labels, so that every seed gives another version; None: the likeliest.
             temperature: of that draw; below 1 nearer to the likeliest.
             progress: told how many seconds of music are done.
@@ -135,7 +135,8 @@ class NoteModel:
             )
         allowed = np.isin(names, wanted)
         windows = max(1, -(-len(music.notes) * 2 // self.assigner.window))
-        spent = max(1, min(STEPS, _MOST // windows)) if steps is None else steps
+        usual = STEPS if seed is None else DRAWN_STEPS
+        spent = max(1, min(usual, _MOST // windows)) if steps is None else steps
         if spent < 1 or temperature <= 0:
             raise QueryError(f"steps is {spent} and temperature {temperature}; both must be positive")
         answer = assign(
@@ -189,14 +190,11 @@ def _locked(music: Music, place: int | str | Path) -> NDArray[np.bool_]:
     raise QueryError(f"locked: {str(place)!r} is neither a track nor a MIDI file; the tracks are {listed}")
 
 
-def _teller(music: Music, progress: ProgressCallback | None) -> Callable[[int], None]:
-    if progress is None:
-        return lambda _: None
-    at = music.seconds(music.notes["onset"])
+def _teller(music: Music, progress: ProgressCallback | None) -> Callable[[float], None]:
+    total = float(music.seconds(music.notes["onset"][-1]))
 
-    def tell(done: int) -> None:
-        state = Progress(float(at[done - 1]), float(at[-1]), math.nan, done / len(at), "")
-        if progress(state) is False:
-            raise Cancelled(f"stopped after {done} of {len(at)} notes; nothing was written")
+    def tell(share: float) -> None:
+        if progress is not None and progress(Progress(share * total, total, math.nan, share, "")) is False:
+            raise Cancelled("cancelled; nothing was written")
 
     return tell

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SLOWEST, _FASTEST = 256.0, 0.5
-"""Periods of the rotations by time, in quarter notes."""
+_PERIODS = (0.04, 0.15, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""Of the rotations by time, in quarter notes: from the looseness of a player to sections of a song."""
 _WIDEST, _NARROWEST = 96.0, 3.0
 """Periods of the rotations by pitch, in semitones."""
 
@@ -17,11 +17,11 @@ _WIDEST, _NARROWEST = 96.0, 3.0
 def rotations(onset: Tensor, pitch: Tensor, size: int) -> Tensor:
     """Angles (..., note, size / 2) of rotary position embeddings in two dimensions (Su et al. 2021, arXiv 2104.09864).
 
-    Of each head's pairs five in eight turn with the onset in quarter notes, the others with the pitch in semitones.
+    Of each head's pairs up to ten turn with the onset in quarter notes, the others with the pitch in semitones.
     """
     pairs = size // 2
-    timed = pairs * 5 // 8
-    periods = torch.logspace(math.log10(_FASTEST), math.log10(_SLOWEST), timed, device=onset.device)
+    timed = min(len(_PERIODS), pairs * 5 // 8)
+    periods = torch.tensor(_PERIODS[:timed], device=onset.device)
     spans = torch.logspace(math.log10(_NARROWEST), math.log10(_WIDEST), pairs - timed, device=onset.device)
     return 2 * math.pi * torch.cat([onset[..., None] / periods, pitch[..., None] / spans], dim=-1)
 

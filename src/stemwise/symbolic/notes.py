@@ -36,8 +36,17 @@ FEATURES = (
     "sounding_above",
     "gap_below",
     "gap_above",
+    "early_sin",
+    "early_cos",
+    "earlier_sin",
+    "earlier_cos",
+    "chord",
+    "chord_below",
+    "chord_above",
 )
 _FAR = 24
+_STROKE = 0.008
+"""Notes at most so many quarter notes apart are one stroke of one player, unless all is on a grid."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ def features(notes: Notes, tpq: int, metres: Sequence[Metre]) -> NDArray[np.floa
     since, until = np.concatenate([[4.0], steps])[chord], np.concatenate([steps, [4.0]])[chord]
     together = onset[:, None] == onset[None]
     sounding = (onset[None] <= onset[:, None]) & (ends[None] > onset[:, None])
+    near = np.abs(onset[:, None] - onset[None]) <= _STROKE * tpq
     lower, higher = pitch[None] < pitch[:, None], pitch[None] > pitch[:, None]
     distance = np.abs(pitch[None] - pitch[:, None])
     gap_below = np.where(sounding & lower, distance, _FAR).min(axis=1)
@@ -108,6 +118,11 @@ def features(notes: Notes, tpq: int, metres: Sequence[Metre]) -> NDArray[np.floa
         (sounding & higher).sum(1) / 4.0,
         np.minimum(gap_below, _FAR) / _FAR,
         np.minimum(gap_above, _FAR) / _FAR,
+        *_wave(place, 1 / 12),
+        *_wave(place, 1 / 24),
+        np.log2(near.sum(1)) / 2.0,
+        (near & lower).sum(1) / 4.0,
+        (near & higher).sum(1) / 4.0,
     )
     return np.stack(columns, axis=1).astype(np.float32)
 

@@ -35,22 +35,22 @@ class NoteAugmentation:
     """
 
     transpose: float = 6
-    octave: float = 0.08
-    drop: float = 0.2
-    remix: float = 0.15
-    double: float = 0.15
-    merge: float = 0.3
-    flat: float = 0.3
-    grid: float = 0.35
-    shift: float = 0.1
-    rescale: float = 0.1
+    octave: float = 0.04
+    drop: float = 0.12
+    remix: float = 0.12
+    double: float = 0.1
+    merge: float = 0.15
+    flat: float = 0.15
+    grid: float = 0.25
+    shift: float = 0.05
+    rescale: float = 0.05
     channel: float = 0.5
     told: float = 0.3
     locked: float = 0.2
 
 
-#: Nothing is changed and nothing but drums on a channel of their own, in every second window, is known.
-STILL = NoteAugmentation(0, *(0.0,) * 12)
+#: Nothing is changed; nothing is known but, in every second window, the drums.
+STILL = NoteAugmentation(0, *(0.0,) * 9, channel=0.5, told=0.0, locked=0.0)
 
 
 class NoteWindows(torch.utils.data.Dataset[Tensor]):
@@ -139,19 +139,19 @@ def _varied(
     moved = int(draw.integers(-int(how.transpose), int(how.transpose) + 1))
     octaves = np.where(draw.random(_COUNT) < how.octave, draw.choice((-12, 12), _COUNT), 0)
     notes["pitch"] = np.clip(notes["pitch"] + np.where(pitched, moved + octaves[labels], 0), 0, 127)
-    loud = draw.normal(0, 8, _COUNT)[labels] + draw.normal(0, 3, len(notes))
+    loud = draw.normal(0, 6, _COUNT)[labels] + draw.normal(0, 1, len(notes))
     velocity: NDArray[np.floating] = notes["velocity"] + loud
     if draw.random() < how.flat:
         velocity = np.full(len(notes), draw.integers(40, 128)) + (loud if draw.random() < 0.3 else 0)
     notes["velocity"] = np.clip(np.round(velocity), 1, 127)
-    lengths = np.exp(draw.normal(0, 0.25, _COUNT))[labels] if draw.random() < 0.5 else np.ones(len(notes))
+    lengths = np.exp(draw.normal(0, 0.2, _COUNT))[labels] if draw.random() < 0.3 else np.ones(len(notes))
     begin = notes["onset"].astype(float)
     length = notes["duration"] * lengths
     if draw.random() < how.grid:
         step = tpq / int(draw.choice((4, 12, 24)))
         begin, length = np.round(begin / step) * step, np.maximum(np.round(length / step), 1) * step
-    else:
-        begin = begin + draw.normal(0, draw.uniform(0, 0.012) * tpq, len(notes))
+    elif draw.random() < 0.3:
+        begin = begin + draw.normal(0, draw.uniform(0, 0.01) * tpq, len(notes))
     if draw.random() < how.rescale:
         factor = float(draw.choice((0.5, 2.0)))
         begin, length = begin * factor, length * factor

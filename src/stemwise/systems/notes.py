@@ -152,72 +152,63 @@ def assign(
     steps: int,
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Answer:
-    """Labels for all notes, window after window; each window hears the labels of the one before where they overlap.
+    """Labels for all notes of a song of any length.
 
-    A window is moved by half its length. Of its labels the last quarter is thrown away, unless the song ends there:
-    notes there lack what follows them. The quarter before stays, and is evidence for the next window. Without a generator
-    the likeliest labels are taken; with one they are drawn, at a temperature. `progress` hears how many notes are done.
+    In each step the network looks at the song through overlapping windows, whose chances are averaged, and an equal share
+    of the unknown notes, drawn anew, gets its label; that is evidence for all windows of the next step, so that they
+    agree. In one step all labels are the likeliest ones. With a generator labels are drawn, at a temperature, otherwise
+    the likeliest are taken. `progress` hears the share that is done.
     """
-    window, count = model.window, len(question.notes)
     labels = question.given.copy()
     confidence = np.where(labels == UNKNOWN, 0.0, 1.0).astype(np.float32)
-    several = np.zeros((count, len(model.stems)), dtype=np.float32)
-    first, done = 0, 0
-    while done < count:
-        last = min(first + window, count)
-        keep = last if last == count else first + window * 3 // 4
-        found = _window(model, question, labels, slice(first, last), steps, generator, temperature)
-        fresh = slice(done, keep)
-        inner = slice(done - first, keep - first)
-        new = labels[fresh] == UNKNOWN
-        labels[fresh] = np.where(new, found.labels[inner], labels[fresh])
-        confidence[fresh] = np.where(new, found.confidence[inner], confidence[fresh])
-        several[fresh] = found.several[inner]
-        first, done = first + window // 2, keep
-        progress(done)
+    several = np.zeros((len(labels), len(model.stems)), dtype=np.float32)
+    order = np.flatnonzero(labels == UNKNOWN)
+    order = np.random.default_rng(0 if generator is None else generator.initial_seed()).permutation(order)
+    for step, turn in enumerate(np.array_split(order, steps)):
+        chances, several = _looked_at(model, question, labels, _part(progress, step, steps))
+        drawn = torch.from_numpy(chances[turn])
+        if generator is None or not len(turn):
+            choice = chances[turn].argmax(-1)
+        else:
+            heated = (drawn.clamp(min=1e-12).log() / temperature).masked_fill(drawn == 0, -torch.inf).softmax(-1)
+            choice = torch.multinomial(heated, 1, generator=generator)[:, 0].numpy()
+        labels[turn] = choice
+        confidence[turn] = chances[turn, choice]
     return Answer(labels, confidence, several)
 
 
-def _window(
-    model: NoteAssigner,
-    question: Question,
-    labels: NDArray[np.int64],
-    where: slice,
-    steps: int,
-    generator: torch.Generator | None,
-    temperature: float,
-) -> Answer:
-    """One window: in each step the surest of the unknown labels become known, in equal shares, at last all."""
-    count = len(model.stems)
+def _part(progress: Callable[[float], None], step: int, steps: int) -> Callable[[float], None]:
+    return lambda share: progress((step + share) / steps)
+
+
+def _looked_at(
+    model: NoteAssigner, question: Question, labels: NDArray[np.int64], progress: Callable[[float], None]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Chance of each label, and whether the note has it: float32 (note, label), means over windows half a window apart.
+
+    What lies in the middle of a window counts most.
+    """
+    notes, window, names = len(labels), model.window, len(model.stems)
     device = next(model.parameters()).device
-    seen = torch.from_numpy(features(question.notes[where], question.tpq, question.metres))[None].to(device)
-    known = torch.from_numpy(np.where(labels[where] == UNKNOWN, count, labels[where]))
-    present = torch.zeros(1, count + 1, device=device)
+    weight = np.minimum(np.arange(window) + 1, window - np.arange(window)).astype(np.float32)[:, None]
+    present = torch.zeros(1, names + 1, device=device)
     if question.told:
         present[0] = torch.tensor([*question.allowed.astype(float), 1.0])
-    forbidden = torch.from_numpy(~question.allowed)
-    sure = torch.ones(len(known))
-    several = torch.zeros(len(known), count)
-    for step in range(steps):
-        unknown = known == count
-        left = int(unknown.sum())
-        if not left and step:
-            break
-        one, every = model(seen, known[None].to(device), present)
-        several = every[0].float().sigmoid().cpu()
-        chances = one[0].float().cpu().masked_fill(forbidden, -torch.inf).softmax(-1)
-        if generator is None:
-            choice = chances.argmax(-1)
-        else:
-            heated = (chances.log() / max(temperature, 1e-3)).softmax(-1)
-            choice = torch.multinomial(heated, 1, generator=generator)[:, 0]
-        chance = chances.gather(-1, choice[:, None])[:, 0]
-        rank = torch.where(unknown, chance, -1.0)
-        if generator is not None:  # which labels become known first is drawn too, or rare ones would always be last
-            rank = torch.where(unknown, torch.rand(len(known), generator=generator), -1.0)
-        take = torch.zeros_like(unknown)
-        take[rank.topk(-(-left // (steps - step))).indices] = True
-        known, sure = torch.where(take, choice, known), torch.where(take, chance, sure)
-    return Answer(known.numpy(), sure.numpy(), several.numpy())
+    forbidden = torch.from_numpy(~question.allowed).to(device)
+    sums = np.zeros((2, notes, names), dtype=np.float32)
+    total = np.zeros((notes, 1), dtype=np.float32)
+    starts = range(0, max(1, notes - window // 2), window // 2)
+    for number, first in enumerate(starts, 1):
+        where = slice(first, min(first + window, notes))
+        seen = torch.from_numpy(features(question.notes[where], question.tpq, question.metres))[None].to(device)
+        known = torch.from_numpy(np.where(labels[where] == UNKNOWN, names, labels[where]))[None].to(device)
+        one, every = model(seen, known, present)
+        chances = one[0].float().masked_fill(forbidden, -torch.inf).softmax(-1)
+        here = weight[: where.stop - where.start]
+        sums[0, where] += here * chances.cpu().numpy()
+        sums[1, where] += here * every[0].float().sigmoid().cpu().numpy()
+        total[where] += here
+        progress(number / len(starts))
+    return sums[0] / total, sums[1] / total
