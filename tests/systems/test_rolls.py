@@ -32,11 +32,13 @@ def music(length: int, seed: int = 0, density: float = 0.03) -> Tensor:
 
 def test_separated_stems_mix_to_the_mixture_over_many_windows() -> None:
     mixture = music(150).amax(0)
-    made = tiny_system().separate(mixture, seed=3)
-    assert made.names == NAMES
-    assert torch.equal(made.mix()[0], mixture)
-    assert torch.equal(made.data, tiny_system().separate(mixture, seed=3).data)
-    assert not torch.equal(made.data, tiny_system().separate(mixture, seed=4).data)
+    for temperature in (0.0, 1.0):
+        made = tiny_system().separate(mixture, seed=3, temperature=temperature)
+        assert made.names == NAMES
+        assert torch.equal(made.mix()[0], mixture)
+        again, other = (tiny_system().separate(mixture, seed=seed, temperature=temperature) for seed in (3, 4))
+        assert torch.equal(made.data, again.data)
+        assert torch.equal(made.data, other.data) == (temperature == 0.0)
 
 
 def test_separation_keeps_known_stems() -> None:

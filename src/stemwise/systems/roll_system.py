@@ -54,20 +54,22 @@ class RollSystem:
         *,
         bars: Tensor | None = None,
         known: Rolls | None = None,
+        temperature: float = 0.0,
         seed: int = 0,
         steps: int | None = None,
         progress: ShareDone | None = None,
     ) -> Rolls:
         """Who plays what of a mixture uint8 (time, pitch): the stems mix to it exactly, cells and onsets.
 
-        `bars` bool (time,): where bars begin (every four quarters). `known`: stems that are known already.
+        `bars` bool (time,): where bars begin (every four quarters). `known`: stems that are known already. At
+        `temperature` 0 sampling starts without noise, near the likeliest answer; at 1 every seed is a version of its own.
         """
         self._check(mixture.shape, mixture.dtype)
         if isinstance(self.prior, Mixture2Music):
             if known is not None:
                 raise QueryError("the published Mixture2Music only separates; known stems need a model of type rolls")
             return self._published(mixture, seed, steps or self.steps, progress)
-        return self._walk(mixture, known, bars, seed, steps or self.steps, progress)
+        return self._walk(mixture, known, bars, self._noise(seed, temperature), steps or self.steps, progress)
 
     def generate(
         self,
@@ -86,7 +88,7 @@ class RollSystem:
             raise QueryError(f"{bars} bars of {metre[0]}/{metre[1]}: give at least one bar of at least a 16th")
         begins = torch.arange(bars * bar) % bar == 0
         free = torch.full((bars * bar, self.layout.rows), FREE, dtype=torch.uint8)
-        return self._walk(free, None, begins, seed, steps or self.steps, progress).select(wanted)
+        return self._walk(free, None, begins, self._noise(seed), steps or self.steps, progress).select(wanted)
 
     def accompany(
         self,
@@ -104,14 +106,14 @@ class RollSystem:
         if both:
             raise QueryError(f"{', '.join(both)} is both given and wanted; take it out of one of them")
         free = torch.full(tuple(known.data.shape[2:]), FREE, dtype=torch.uint8)
-        return self._walk(free, known, bars, seed, steps or self.steps, progress).select(wanted)
+        return self._walk(free, known, bars, self._noise(seed), steps or self.steps, progress).select(wanted)
 
     def _walk(
         self,
         mixture: Tensor,
         known: Rolls | None,
         bars: Tensor | None,
-        seed: int,
+        noise: Callable[[int], NoiseSource],
         steps: int,
         progress: ShareDone | None,
     ) -> Rolls:
@@ -142,7 +144,7 @@ class RollSystem:
                 return torch.nn.functional.pad(whole, pad, value=fill)[None].to(place)
 
             heard = Heard(of(mixture, after), of(given), of(fixed), of(bars))
-            made = solve(prior, heard, steps, seeded(seed * 1_000_003 + index, place))[0].cpu()[:, : stop - start]
+            made = solve(prior, heard, steps, noise(index))[0].cpu()[:, : stop - start]
             given[:, start:stop] = made
             fixed[:, start:stop] = True
             _tell(progress, stop / length)
@@ -163,7 +165,7 @@ class RollSystem:
                 heard,
                 published.masked(heard, len(self.names)),
                 published.strided(self.prior, steps),
-                seeded(seed * 1_000_003 + index, place),
+                self._noise(seed)(index),
             )
             x = published.preserved(last(walk))
             found = self.prior.decode(x, heard)
@@ -173,6 +175,16 @@ class RollSystem:
             _tell(progress, min(1.0, (index + 1) * self.window / length))
         data = torch.cat(pieces, dim=1)[None, :, :length]
         return Rolls(self.names, data, self.layout.steps, self.layout.lowest)
+
+    def _noise(self, seed: int, temperature: float = 1.0) -> Callable[[int], NoiseSource]:
+        """Noise for every window: its own, times the temperature."""
+        place = next(self.prior.parameters()).device
+
+        def of(window: int) -> NoiseSource:
+            source = seeded(seed * 1_000_003 + window, place)
+            return lambda shape: temperature * source(shape)
+
+        return of
 
     def _wanted(self, names: Sequence[str]) -> tuple[str, ...]:
         return known_names(names, self.names, "this model has")
