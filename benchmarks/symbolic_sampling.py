@@ -27,7 +27,6 @@ from stemwise.songs.synthetic import compose
 from stemwise.songs.synthetic.write import score_of
 from stemwise.systems.rolls import Heard, RollPrior, cells
 
-
 BATCH = 4
 
 

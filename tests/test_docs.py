@@ -15,6 +15,7 @@ from stemwise.audio_io import encoding, write_audio
 from stemwise.checkpoint import save_model
 from stemwise.coherence.cocola import Cocola, CocolaConfig
 from tiny_band import RATE, music, write_tiny_band
+from tiny_rolls import tiny_prior
 
 ROOT = Path(__file__).parent.parent
 LOG = ROOT / "docs" / "test-font-log.md"  # written by the benchmarks
@@ -33,6 +34,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "weights").mkdir()
     write_tiny_band(tmp_path / "weights" / "band")
     save_model(tmp_path / "weights" / "cocola", Cocola(CocolaConfig(scale=0.25)))
+    save_model(tmp_path / "weights" / "rolls", tiny_prior())
     monkeypatch.setattr("stemwise.loading.BUNDLED", tmp_path / "weights")
     desk = tmp_path / "desk"
     desk.mkdir()
