@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stemwise.commands import midi_making as m
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
 from stemwise.commands.ranking import Contest, Rank, Ranking, by_coherence, by_energy, hold
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def accompany(
-    given: Annotated[list[str], typer.Argument(help="What was played: STEM=FILE, one or more, or a folder of stems.")],
+    given: Annotated[
+        list[str], typer.Argument(help="What was played: STEM=FILE, one or more, a folder of stems, or MIDI.")
+    ],
     want: Annotated[
         str | None, typer.Option("--want", help="Stems to make; all that were not given.", show_default=False)
     ] = None,
@@ -54,12 +57,30 @@ def accompany(
     from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
+    from stemwise.errors import QueryError
     from stemwise.loading import load
     from stemwise.outputs import Made
     from stemwise.stems import known_names
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
+    if m.any_midi(given):
+        if rank is not None:
+            raise QueryError("--rank listens to audio; leave it out with MIDI files")
+        prior = m.prior(model, device)
+        asked = known_names(o.names(want), prior.system.names, f"the model {prior.name} has")
+        parts = m.played(given, prior, asked)
+        asked = asked or tuple(stem for stem in prior.system.names if stem not in parts.files)
+        where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
+        making = m.Accompanying(prior, where, parts, asked, steps)
+        base = name or next(iter(parts.files.values())).stem
+        numbers = takes(base, candidates)
+        outcomes = work_through(
+            [Item(next(iter(parts.files.values())), track) for track in numbers],
+            lambda item: making.work(item, seed + numbers[item.track], voice),
+            lambda outcome: tell(voice, outcome),
+        )
+        raise typer.Exit(conclude(voice, "accompany", outcomes))
     loaded = load(model, device)
     wanted = known_names(o.names(want), loaded.stems, f"the model {loaded.name} has")
     played, source = heard(given, loaded, wanted)
@@ -93,6 +114,11 @@ def accompany(
     items = [Item(source, track) for track in numbers]
     outcomes = work_through(items, take, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "accompany", outcomes))
+
+
+def takes(base: str, candidates: int) -> dict[str, int]:
+    """Output folder of each take, and what is added to the seed for it."""
+    return {f"{base}/take-{n + 1}": n for n in range(candidates)} if candidates > 1 else {base: 0}
 
 
 def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict[str, Path], Path]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stemwise.commands import midi_making as m
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
 from stemwise.commands.ranking import Contest, Rank, Ranking, by_coherence, by_energy, hold
@@ -31,6 +32,7 @@ def generate(
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/NAME.")] = o.GENERATED,
     device: o.Device = "auto",
     steps: o.Steps = 24,
+    midi: Annotated[bool, typer.Option("--midi", help="Make a multi-track MIDI file instead of audio.")] = False,
     mp3: o.Mp3 = False,
     mp3_bitrate: o.Bitrate = None,
     flac: o.Flac = False,
@@ -43,7 +45,7 @@ def generate(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Generate stems that belong together, and their mix.
+    """Generate stems that belong together, and their mix; or with --midi, parts of a MIDI file.
 
     Output: generated/band/seed-7/{bass,...,mix}.wav and manifest.json; with --count and --rank seed-7/take-1, take-2,
     ..., best one first.
@@ -58,6 +60,20 @@ def generate(
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
+    numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in range(seed, seed + count)}
+    if midi:
+        if rank is not None:
+            raise QueryError("--rank listens to audio; leave it out with --midi")
+        prior = m.prior(model, device)
+        parts = known_names(o.names(stems), prior.system.names, f"the model {prior.name} has") or prior.system.names
+        where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
+        making = m.Generating(prior, where, parts, m.bars_of(seconds), steps)
+        made = work_through(
+            [Item(Path(f"seed {n}"), track) for track, n in numbers.items()],
+            lambda item: making.work(item, numbers[item.track], voice),
+            lambda outcome: tell(voice, outcome),
+        )
+        raise typer.Exit(conclude(voice, "generate", made))
     loaded = load(model, device)
     wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)

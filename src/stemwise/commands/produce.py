@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stemwise.audio_io import Encoding, Existing, output_folder
 from stemwise.batch import Item, Outcome
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.errors import AudioFileError, QueryError
-from stemwise.model import Model
-from stemwise.note_model import NoteModel
 from stemwise.outputs import MANIFEST, MIX, Made, describe_input, finish, read_manifest, write_stems
 from stemwise.stems import Audio
 
@@ -24,6 +22,15 @@ Make = Callable[[Path], tuple[Files, Mapping[str, Any]]]
 
 Close = Callable[[Path, Made, Files, Encoding], dict[str, Any]]
 """Write the manifest of a filled folder, and return it."""
+
+
+class Owner(Protocol):
+    """What output folders are named after."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,7 @@ class Place:
         return name.format(track=Path(track).name, stem=stem, ext=self.how.extension, model=self.model)
 
 
-def place_of(
-    root: Path, model: Model | NoteModel, template: str, how: Encoding, *, skip_existing: bool, overwrite: bool
-) -> Place:
+def place_of(root: Path, model: Owner, template: str, how: Encoding, *, skip_existing: bool, overwrite: bool) -> Place:
     """A `Place` from the options. Raises QueryError where they contradict each other."""
     if skip_existing and overwrite:
         raise QueryError("--skip-existing and --overwrite exclude each other; choose one")

@@ -1,0 +1,224 @@
+"""`stemwise generate --midi` and `stemwise accompany part.mid`: parts made by the joint prior of piano rolls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stemwise.commands.console import Voice
+from stemwise.commands.midi import close_midi, midi_file
+from stemwise.errors import QueryError
+
+if TYPE_CHECKING:
+    from stemwise.batch import Item, Outcome
+    from stemwise.commands.produce import Files, Place
+    from stemwise.longform import ProgressCallback
+    from stemwise.stems import Rolls
+    from stemwise.symbolic import Music
+    from stemwise.systems.roll_system import RollSystem
+
+TEMPO = 120.0
+"""Quarter notes a minute of generated MIDI."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A system with the name that output folders bear."""
+
+    name: str
+    system: RollSystem
+
+
+def prior(model: str, device: str) -> Named:
+    """The prior that `--model` names, the bundled one for the name of the bundled audio model."""
+    from stemwise.loading import folder_of, load_rolls
+
+    name = "rolls" if model == "band" else model
+    return Named(folder_of(name).name, load_rolls(name, device))
+
+
+def bars_of(seconds: float) -> int:
+    """How many bars of 4/4 at `TEMPO` come nearest to a length. Raises QueryError."""
+    if not 0 < seconds <= 3600:
+        raise QueryError(f"cannot generate {seconds:g} seconds; ask for more than 0 and at most 3600")
+    return max(1, round(seconds * TEMPO / 240))
+
+
+class Generating:
+    """What is done for each seed of `generate --midi`."""
+
+    def __init__(self, named: Named, place: Place, wanted: Sequence[str], bars: int, steps: int | None) -> None:
+        self.named, self.place, self.wanted, self.bars, self.steps = named, place, tuple(wanted), bars, steps
+
+    def work(self, item: Item, seed: int, voice: Voice) -> Outcome:
+        """Make one."""
+        from stemwise.codecs.roll import Writing, to_score
+        from stemwise.commands.produce import produce
+        from stemwise.outputs import Made
+        from stemwise.symbolic.midi import Music, notes_of
+
+        system = self.named.system
+        parameters = {"midi": True, "bars": self.bars, "stems": list(self.wanted), "steps": self.steps or system.steps}
+
+        def make(folder: Path) -> tuple[Files, dict[str, Any]]:
+            with voice.progress(item.track) as progress:
+                tell = _teller(progress, self.bars * 240 / TEMPO)
+                rolls = system.generate(self.wanted, bars=self.bars, seed=seed, steps=self.steps, progress=tell)
+            score = to_score(rolls, system.layout, Writing(tempo=TEMPO))
+            return {}, _put(Music(score, notes_of(score)), item, folder, ())
+
+        return produce(item, self.place, Made("generate", self.named.name, {}, seed, parameters), make, close_midi)
+
+
+@dataclass(frozen=True)
+class Played:
+    """MIDI parts that were given: the file of each stem, all in one score (`music`), and the stem of each of its tracks."""
+
+    files: dict[str, Path]
+    music: Music
+    stems: tuple[str, ...]
+
+
+def any_midi(given: Sequence[str]) -> bool:
+    """Whether a MIDI file is among what was given."""
+    return any(midi_file(Path(text)) or midi_file(Path(text.rpartition("=")[2])) for text in given)
+
+
+def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
+    """The MIDI files that were given, read.
+
+    `FILE.mid` alone has its tracks' names, programs and channels say which stems they are. Raises QueryError where audio
+    is among them, or what they hold does not fit together.
+    """
+    from stemwise.stems import known_names
+    from stemwise.symbolic import read_midi
+
+    entries = []
+    for text in given:
+        name, equals, file = text.rpartition("=")
+        whole = midi_file(Path(text))
+        source = whole or (midi_file(Path(file)) if equals else None)
+        entries.append((None if whole else name, source))
+    system = named.system
+    first: Music | None = None
+    files: dict[str, Path] = {}
+    stems: list[str] = []
+    for text, (stem, source) in zip(given, entries, strict=True):
+        if source is None:
+            raise QueryError(
+                f"{text}: not a MIDI file, but another one given is; give all parts as MIDI, or all as audio"
+            )
+        music = read_midi(source)
+        if stem is not None:
+            known_names([stem], system.names, f"the model {named.name} has")
+        if first is None:
+            first = music
+        elif music.tpq != first.tpq:
+            raise QueryError(
+                f"{source}: has {music.tpq} ticks to the quarter note, the first file {first.tpq}; export alike"
+            )
+        else:
+            first.score.tracks.extend(music.score.tracks)
+        named_tracks = [stem or _stem_of(*track, system.names) for track in music.tracks]
+        stems += named_tracks
+        files |= {one: source for one, track in zip(named_tracks, music.score.tracks, strict=True) if len(track.notes)}
+    assert first is not None
+    both = sorted(set(files) & set(wanted))
+    if both:
+        raise QueryError(f"{', '.join(both)} is both given and wanted; leave it out of --want, or out of the file")
+    return Played(files, first, tuple(stems))
+
+
+def _stem_of(name: str, program: int, is_drum: bool, stems: Sequence[str]) -> str:
+    """The prior's stem for a track: instruments that it does not know by themselves are the last one, "other"."""
+    from stemwise.symbolic import BAND, instrument_of
+
+    found = BAND[instrument_of(name, program, is_drum)].name
+    return found if found in stems else stems[-1]
+
+
+class Accompanying:
+    """What is done for each seed of `accompany` with MIDI files."""
+
+    def __init__(self, named: Named, place: Place, given: Played, wanted: Sequence[str], steps: int | None) -> None:
+        self.named, self.place, self.given, self.wanted, self.steps = named, place, given, tuple(wanted), steps
+
+    def work(self, item: Item, seed: int, voice: Voice) -> Outcome:
+        """Make one."""
+        from stemwise.codecs.roll import Writing, to_score
+        from stemwise.commands.produce import produce
+        from stemwise.outputs import Made
+        from stemwise.symbolic.midi import Music, notes_of
+
+        system, music = self.named.system, self.given.music
+        parameters = {"want": list(self.wanted), "given": sorted(self.given.files), "steps": self.steps or system.steps}
+
+        def make(folder: Path) -> tuple[Files, dict[str, Any]]:
+            known, bars = self._rolls()
+            with voice.progress(item.track) as progress:
+                tell = _teller(progress, float(music.seconds(music.notes["onset"][-1:])[0]))
+                made = system.accompany(known, self.wanted, bars=bars, seed=seed, steps=self.steps, progress=tell)
+            score = music.score.copy()
+            score.tracks.extend(to_score(made, system.layout, Writing(ticks=music.tpq)).tracks)
+            return {}, _put(Music(score, notes_of(score), music.census), item, folder, self.given.stems)
+
+        made = Made("accompany", self.named.name, self.given.files, seed, parameters)
+        return produce(item, self.place, made, make, close_midi)
+
+    def _rolls(self) -> tuple[Rolls, Any]:
+        """What was given on the grid, its last bar full, and the steps (bool) that begin bars."""
+        import torch
+
+        from stemwise.codecs.roll import on_grid
+        from stemwise.stems import Rolls
+
+        layout = self.named.system.layout
+        score = self.given.music.score.copy()
+        for track, stem in zip(score.tracks, self.given.stems, strict=True):
+            track.is_drum = stem == layout.drums
+            track.program = 0 if track.is_drum else layout.programs[stem][0]
+        grid = on_grid(score, layout)
+        numerator, denominator = self.given.music.metres[-1][1:] if self.given.music.metres else (4, 4)
+        bar = max(1, 4 * layout.steps * numerator // denominator)
+        last = int(grid.bars[-1]) if len(grid.bars) else 0
+        length = last + -(-(grid.length - last) // bar) * bar
+        begins = torch.zeros(length, dtype=torch.bool)
+        begins[grid.bars.tolist()] = True
+        every = Rolls(layout.stems, torch.from_numpy(grid.paint(layout, 0, length))[None], layout.steps, layout.lowest)
+        return every.select([name for name in layout.stems if name in self.given.files]), begins
+
+
+def _put(music: Music, item: Item, folder: Path, given: Sequence[str]) -> dict[str, Any]:
+    """Write the MIDI file of a folder that is being made; the facts for its manifest."""
+    from stemwise.checkpoint import write_atomically
+    from stemwise.symbolic.midi import written
+
+    name = Path(item.track).name
+    write_atomically(folder / f"{name}.mid", written(music.score, music.census))
+    parts: dict[str, dict[str, Any]] = {}
+    for number, (title, program, is_drum) in enumerate(music.tracks):
+        stem = given[number] if number < len(given) else title
+        facts = parts.setdefault(
+            stem, {"file": f"{name}.mid", "tracks": [], "program": program, "drums": is_drum, "notes": 0}
+        )
+        facts["given"] = number < len(given)
+        facts["tracks"].append(title)
+        facts["notes"] += int((music.notes["track"] == number).sum())
+    ends = music.notes["onset"] + music.notes["duration"]
+    return {
+        "parts": {stem: facts for stem, facts in parts.items() if facts["notes"]},
+        "seconds": round(float(music.seconds(ends.max())), 3) if len(ends) else 0.0,
+        "ticks_per_quarter": music.tpq,
+        "notes": len(music.notes),
+        "events_lost": music.census.lost,
+    }
+
+
+def _teller(progress: ProgressCallback, total: float) -> Callable[[float], object]:
+    import math
+
+    from stemwise.longform import Progress
+
+    return lambda share: progress(Progress(share * total, total, math.nan, share, ""))
