@@ -33,6 +33,7 @@ TYPES: dict[str, tuple[str, str, str]] = {
     "msdm": ("stemwise.systems.msdm", "Msdm", "MsdmConfig"),
     "msdm-weak": ("stemwise.systems.msdm", "WeakMsdm", "MsdmConfig"),
     "msgld": ("stemwise.systems.msgld", "Msgld", "MsgldConfig"),
+    "gmsdi": ("stemwise.systems.gmsdi", "Gmsdi", "GmsdiConfig"),
     "melvae": ("stemwise.codecs.melvae", "MelVae", "MelVaeConfig"),
     "cocola": ("stemwise.coherence.cocola", "Cocola", "CocolaConfig"),
     "notes": ("stemwise.systems.notes", "NoteAssigner", "NotesConfig"),

@@ -32,11 +32,13 @@ def models() -> list[str]:
     )
 
 
-def load(name: str | Path = "band", device: str = "auto", precision: str = "auto", phase: str | None = None) -> Model:
+def load(name: str | Path = "band", device: str = "auto", precision: str = "auto", **wishes: Any) -> Model:
     """A bundled model by name, or any model folder by path. Raises `ModelError` with the names there are.
 
     `precision` is that of the network: "float32", "bfloat16", or "auto", bfloat16 where the device has it natively
-    (the answers of the two differ by about -40 dB). `phase` is for latent models, see `MsgldSystem`: "mixture" or "vocoder".
+    (the answers of the two differ by about -40 dB). What some models take besides (None: their own): `phase` ("mixture" or
+    "vocoder", see `MsgldSystem`); `stems` (descriptions of the sources), `negative` (words), `gamma`, `weight` (see
+    `GmsdiSystem`).
     """
     from stemwise.checkpoint import load_model, read_info
 
@@ -45,8 +47,9 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     place = torch.device(pick_device(device))
     facts = dict(read_info(folder).metadata)
     system = _system(module.to(place), pick_precision(precision, place), folder)
-    if phase is not None:
-        system = _with_phase(system, phase, str(name))
+    asked = {wish: value for wish, value in wishes.items() if value is not None}
+    if asked:
+        system = _wished(system, asked, str(name))
     return Model(str(name) if folder.parent == BUNDLED else folder.name, system, place, folder, facts)
 
 
@@ -54,6 +57,8 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
     """What answers with these weights. Raises `ModelError` for weights of another kind."""
     from stemwise.systems.band import Band
     from stemwise.systems.band_system import BandSystem
+    from stemwise.systems.gmsdi import Gmsdi
+    from stemwise.systems.gmsdi_system import GmsdiSystem, described
     from stemwise.systems.joint import Joint
     from stemwise.systems.msdm import Msdm, WeakMsdm
     from stemwise.systems.msgld import Msgld
@@ -66,19 +71,35 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
         return Joint.of(module, precision)
     if isinstance(module, Msgld):
         return MsgldSystem(module, precision)
+    if isinstance(module, Gmsdi):
+        words = module.config.words
+        return GmsdiSystem(module, described(words, words), extracted=module.config.extracted, precision=precision)
     if isinstance(module, NoteAssigner):
-        raise ModelError(f"{folder}: this model is for MIDI files, not for audio; in Python it is stemwise.load_notes()")
+        raise ModelError(
+            f"{folder}: this model is for MIDI files, not for audio; in Python it is stemwise.load_notes()"
+        )
     raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
 
 
-def _with_phase(system: System, phase: Any, name: str) -> System:
+def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
+    """The system with what was asked of it. Raises `QueryError` for what it does not take."""
+    from stemwise.systems.gmsdi_system import GmsdiSystem, described
     from stemwise.systems.msgld_system import MsgldSystem, Phase
 
-    if not isinstance(system, MsgldSystem):
-        raise QueryError(f"phase is for models with a vocoder; {name} needs none, leave it away")
-    if phase not in get_args(Phase):
-        raise QueryError(f"unknown phase {phase!r}; choose {' or '.join(get_args(Phase))}")
-    return replace(system, phase=phase)
+    takes = {GmsdiSystem: ("stems", "negative", "gamma", "weight"), MsgldSystem: ("phase",)}.get(type(system), ())
+    foreign = [wish for wish in wishes if wish not in takes]
+    if foreign:
+        allowed = f"it takes {', '.join(takes)}" if takes else "leave it away"
+        raise QueryError(f"the model {name} takes no {foreign[0]}; {allowed}")
+    if isinstance(system, MsgldSystem):
+        if wishes["phase"] not in get_args(Phase):
+            raise QueryError(f"unknown phase {wishes['phase']!r}; choose {' or '.join(get_args(Phase))}")
+        return replace(system, phase=wishes["phase"])
+    assert isinstance(system, GmsdiSystem)
+    changes = {wish: value for wish, value in wishes.items() if wish != "stems"}
+    if "stems" in wishes:
+        changes |= {"sources": described(wishes["stems"], system.prior.config.words), "extracted": ()}
+    return replace(system, **changes)
 
 
 def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:
@@ -90,7 +111,9 @@ def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:
     folder = folder_of(name)
     module = load_model(folder)
     if not isinstance(module, NoteAssigner):
-        raise ModelError(f"{folder}: a {type(module).__name__} does not assign notes; give the folder of a model of notes")
+        raise ModelError(
+            f"{folder}: a {type(module).__name__} does not assign notes; give the folder of a model of notes"
+        )
     place = torch.device(pick_device(device))
     assigner = module.to(place).eval().requires_grad_(False)
     label = str(name) if folder.parent == BUNDLED else folder.name

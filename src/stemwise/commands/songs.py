@@ -158,7 +158,7 @@ def _listening(voice: Voice, label: str) -> Iterator[Callable[[float, float], No
 
 
 def _amount(songs: int, hours: float, midi: int) -> str:
-    return f"{midi} MIDI files" if midi and not songs else f"{songs} songs, {hours:.2f} h"
+    return f"{midi} MIDI files" if midi and not songs else f"{songs} song{'s' * (songs != 1)}, {hours:.2f} h"
 
 
 def _counts(counted: Mapping[Any, int]) -> str:

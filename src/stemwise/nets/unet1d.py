@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ class UNet1dConfig:
     """Shape of the network; the defaults are those of the published four-source models (405 million parameters).
 
     ``multipliers`` times ``channels`` are the widths of the levels, one more than there are ``factors`` (strides),
-    ``blocks`` and ``attention``. ``patch`` samples of time are folded into channels before the first level.
+    ``blocks`` and ``attention``. ``patch`` samples of time are folded into channels before the first level. ``context``
+    is the width of the words' embeddings that the transformers hear, 0 where there are no words.
     """
 
     sources: int = 4
@@ -37,6 +39,7 @@ class UNet1dConfig:
     head_features: int = 128
     expansion: int = 2
     groups: int = 8
+    context: int = 0
 
     def __post_init__(self) -> None:
         levels = len(self.factors)
@@ -69,6 +72,13 @@ class UNet1dConfig:
         return self.patch * math.prod(self.factors)
 
 
+class Words(NamedTuple):
+    """What a signal is described with: embeddings (B, word, width) and which of them are there (B, word), bool."""
+
+    embeddings: Tensor
+    there: Tensor
+
+
 class UNet1d(nn.Module):
     """(B, source, time), noise labels (B,) -> (B, source, time); time must be a multiple of ``config.multiple``.
 
@@ -90,8 +100,11 @@ class UNet1d(nn.Module):
         self.up = nn.ModuleList(Up(config, *level) for level in reversed(levels))
         self.write = ResBlock(inner, config.sources, config.ends, mapping)
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """Run the network; `label` is ln(sigma) / 4 where it is preconditioned as in `diffusion.Edm`."""
+    def forward(self, x: Tensor, label: Tensor, words: Words | None = None) -> Tensor:
+        """Run the network; `label` is ln(sigma) / 4 where it is preconditioned as in `diffusion.Edm`.
+
+        `words` are for networks with `context`; each signal needs one at least.
+        """
         patch = self.config.patch
         embedding = F.silu(self.time(label.float()))
         h = x.to(self.read.second.weight.dtype)
@@ -100,13 +113,13 @@ class UNet1d(nn.Module):
         h = h.unflatten(2, (-1, patch)).transpose(2, 3).flatten(1, 2)
         patched, skips = h, []
         for down in self.down:
-            h, kept = down(h, film)
+            h, kept = down(h, film, words)
             skips.append(kept)
         h = self.before(h, film)
         h = self.middle(h.transpose(1, 2)).transpose(1, 2)
         h = self.after(h, film)
         for up in self.up:
-            h = up(h, skips.pop(), film)
+            h = up(h, skips.pop(), film, words)
         h = (h + patched).unflatten(1, (-1, patch)).transpose(2, 3).flatten(2)
         return self.write(h, film).to(x.dtype)
 
@@ -195,17 +208,42 @@ class Transformer(nn.Module):
         super().__init__()
         hidden = config.expansion * width
         self.attention = Attention(width, config.heads, config.head_features)
+        self.words = WordAttention(width, config) if config.context else None
         self.norm = GainNorm(width)
         self.widen = nn.Linear(width, hidden, bias=False)
         self.hidden_norm = GainNorm(hidden)
         self.narrow = nn.Linear(hidden, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, words: Words | None = None) -> Tensor:
         """Transform."""
         h = x.transpose(1, 2)
         h = h + self.attention(h)
+        if self.words is not None:
+            assert words is not None, "a network with context needs words"
+            h = h + self.words(h, words)
         h = h + self.narrow(self.hidden_norm(F.gelu(self.widen(self.norm(h)))))
         return h.transpose(1, 2)
+
+
+class WordAttention(nn.Module):
+    """(B, time, width) and words -> (B, time, width): what every position takes from the words; at first, nothing."""
+
+    def __init__(self, width: int, config: UNet1dConfig) -> None:
+        super().__init__()
+        inner = config.heads * config.head_features
+        self.heads = config.heads
+        self.norm, self.word_norm = GainNorm(width), GainNorm(config.context)
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key_value = nn.Linear(config.context, 2 * inner, bias=False)
+        self.out = nn.Linear(inner, width, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, words: Words) -> Tensor:
+        """Attend to the words that are there."""
+        heard = self.key_value(self.word_norm(words.embeddings.to(x.dtype))).chunk(2, 2)
+        q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (self.query(self.norm(x)), *heard))
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=words.there[:, None, None])
+        return self.out(h.transpose(1, 2).flatten(2))
 
 
 class GainNorm(nn.Module):
@@ -234,14 +272,14 @@ class Down(nn.Module):
         self.blocks = nn.ModuleList(ResBlock(outputs, outputs, config.groups, mapping) for _ in range(blocks))
         self.transformer = Transformer(outputs, config) if attention else None
 
-    def forward(self, x: Tensor, film: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, film: Tensor, words: Words | None = None) -> tuple[Tensor, list[Tensor]]:
         """The level's output, and what the decoder's level will see again."""
         h, skips = self.resample(x), []
         for block in self.blocks:
             h = block(h, film)
             skips.append(h)
         if self.transformer is not None:
-            h = self.transformer(h)
+            h = self.transformer(h, words)
             skips.append(h)
         return h, skips
 
@@ -267,11 +305,11 @@ class Up(nn.Module):
             output_padding=factor % 2,
         )
 
-    def forward(self, x: Tensor, skips: list[Tensor], film: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], film: Tensor, words: Words | None = None) -> Tensor:
         """Take the last skip first."""
         for block in self.blocks:
             x = block(torch.cat([x, skips.pop() * SKIP_SCALE], dim=1), film)
         if self.transformer is not None:
-            x = self.transformer(x)
+            x = self.transformer(x, words)
         y: Tensor = self.resample(x)
         return y

@@ -12,6 +12,9 @@ import soundfile
 from stemwise.errors import SongError
 from stemwise.songs.source import File, read
 
+#: The name under which a whole song is read.
+MIXTURE = "mixture"
+
 
 @dataclass(frozen=True)
 class Song:
@@ -37,13 +40,25 @@ class Song:
     def read(self, start: int, frames: int, names: Sequence[str]) -> np.ndarray:
         """Frames [start, start + frames) of the named stems: float32, (stem, channel, frames), in the order of `names`.
 
-        Outside the song, and where a stem is absent or shorter than the song, there is silence. One seek a file.
+        `MIXTURE` is the sum of all stems, or the mixture's own file where the song has no stems. Outside the song, and
+        where a stem is absent or shorter than the song, there is silence. One seek a file.
         """
         out = np.zeros((len(names), self.channels, frames), np.float32)
         for row, name in zip(out, names):
-            for file in self.stems.get(name, ()):
+            for file in self._files(name):
                 _add(row, file, start)
         return out
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything to read under a name."""
+        return bool(self._files(name))
+
+    def _files(self, name: str) -> tuple[File, ...]:
+        if name != MIXTURE or name in self.stems:
+            return self.stems.get(name, ())
+        if self.stems or self.mixture is None:
+            return tuple(file for files in self.stems.values() for file in files)
+        return (self.mixture,)
 
 
 def _add(row: np.ndarray, file: File, start: int) -> None:

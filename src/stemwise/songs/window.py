@@ -90,8 +90,7 @@ class Windows(torch.utils.data.Dataset[Tensor]):
     def __init__(
         self, songs: Sequence[Song], options: WindowOptions, seed: int, weights: Sequence[float] | None = None
     ) -> None:
-        wanted = set(options.names)
-        useful = [place for place, song in enumerate(songs) if wanted & set(song.stems)]
+        useful = [place for place, song in enumerate(songs) if any(map(song.has, options.names))]
         if not useful:
             found = sorted({name for song in songs for name in song.stems})
             raise SongError(

@@ -1,0 +1,148 @@
+"""GMSDI: a prior that only hears mixtures, asked for sources in words; coupled sampling, separation, accompaniment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import stemwise
+from stemwise import checkpoint
+from stemwise.errors import QueryError
+from stemwise.nets.unet1d import UNet1dConfig
+from stemwise.systems.gmsdi import Gmsdi, GmsdiConfig, Prompt
+from stemwise.systems.gmsdi_system import GmsdiSystem, described
+from stemwise.systems.system import Context
+
+NET = UNet1dConfig(
+    sources=1, channels=16, patch=4, multipliers=(1, 1, 1), factors=(2, 2), blocks=(1, 1), attention=(False, True),
+    heads=2, head_features=8, expansion=1, groups=4, context=12,
+)  # fmt: skip
+WORDS = ("bass", "drums", "electric guitar", "piano")
+CONFIG = GmsdiConfig(words=WORDS, rate=8000, window=1024, net=NET)
+
+
+def prior() -> Gmsdi:
+    torch.manual_seed(0)
+    made = Gmsdi(CONFIG)
+    for name, weight in made.named_parameters():
+        if name.endswith("words.out.weight"):
+            torch.nn.init.normal_(weight)
+    return made.eval().requires_grad_(False)
+
+
+def system(**changes: object) -> GmsdiSystem:
+    return replace(GmsdiSystem(prior(), described(WORDS, WORDS)), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("most", [1, 3, 64])
+@pytest.mark.parametrize("sources", [1, 3, 8])
+def test_one_batched_forward_equals_the_loop(sources: int, most: int) -> None:
+    """Sources, their mixture and negative words; in pieces too, where memory is short."""
+    model = prior()
+    prompts = [Prompt((WORDS[k % 4],), (WORDS[(k + 1) % 4],), 1.0 + 0.5 * (k % 3)) for k in range(sources)] + [
+        Prompt(WORDS)
+    ]
+    x, sigma = torch.randn(2, sources + 1, 1024), torch.tensor(0.3)
+    found = model.prompted(prompts, most)(x, sigma)
+    for slot, prompt in enumerate(prompts):
+        alone = model(x[:, slot], sigma.expand(2), model.told(prompt.words).expand(2, -1))
+        unwanted = model(x[:, slot], sigma.expand(2), model.told(prompt.against).expand(2, -1))
+        expected = alone if prompt.weight == 1 else unwanted + prompt.weight * (alone - unwanted)
+        torch.testing.assert_close(found[:, slot], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_words_matter_and_their_order_does_not() -> None:
+    model = prior()
+    x, sigma = torch.randn(1, 1, 1024), torch.tensor(0.3)
+    bass, drums = (model.prompted([Prompt((word,))])(x, sigma) for word in ("bass", "drums"))
+    assert not torch.allclose(bass, drums)
+    both, turned = (model.prompted([Prompt(words)])(x, sigma) for words in (("bass", "drums"), ("drums", "bass")))
+    torch.testing.assert_close(both, turned, atol=0, rtol=0)
+
+
+def test_training_hears_mixtures_only() -> None:
+    """What stems play does not matter, only their sum and which of them are loud enough to be named."""
+    model = Gmsdi(CONFIG)
+    stems = 0.1 * torch.randn(2, 4, 1, 1024)
+    moved = stems + 0.01 * torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None, None]
+    losses = [float(model.loss(batch, torch.Generator().manual_seed(0)).detach()) for batch in (stems, moved)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    silent = stems.clone()
+    silent[:, 0] = 0
+    torch.nn.init.normal_(model.net.down[1].transformer.words.out.weight)  # type: ignore[union-attr]
+    sum_kept = silent.clone()
+    sum_kept[:, 1] += stems[:, 0]
+    named, unnamed = (float(model.loss(b, torch.Generator().manual_seed(0)).detach()) for b in (stems, sum_kept))
+    assert named != pytest.approx(unnamed, rel=1e-6)
+
+
+def test_separators_sum_to_the_mixture() -> None:
+    wave = 0.1 * torch.randn(2, 1, 1024)
+    results = []
+    for extracted in ((), ("drums",), tuple(described(WORDS, WORDS)[k][0] for k in range(4))):
+        stems, lacking = system(extracted=extracted).separate(wave, 4)
+        assert stems.shape == (2, 4, 1, 1024)
+        torch.testing.assert_close(stems.sum(1), wave, atol=1e-6, rtol=0)
+        assert bool(lacking.isfinite().all())
+        results.append(stems)
+    assert not torch.allclose(results[0][:, 1], results[1][:, 1])
+    same = system().separate(wave[:1].expand(2, -1, -1), 4)[0]
+    torch.testing.assert_close(same[0], same[1], atol=1e-6, rtol=0)
+
+
+def test_sources_hang_together_with_their_mixture() -> None:
+    """The tighter the coupling, the more another source's words change what a source plays."""
+    alone = system(gamma=100.0).sample(["bass"], Context({}, {}, 1.0), seed=1, steps=4)
+    assert alone.shape == (1, 1, 1024)
+    drums = {"drums": 0.1 * torch.randn(1, 1024)}
+    beside = system().sample(["bass", "piano"], Context(drums, {}, 1.0), seed=1, steps=4)
+    louder = system().sample(["bass", "piano"], Context({"drums": 2 * drums["drums"]}, {}, 1.0), seed=1, steps=4)
+    assert beside.shape == (2, 1, 1024)
+    assert bool(beside.isfinite().all())
+    assert not torch.equal(beside, louder)
+    tight = system(gamma=0.01).sample(["bass", "piano"], Context({}, {}, 1.0), seed=1, steps=4)
+    assert bool(tight.isfinite().all())
+
+
+def test_known_spans_are_kept() -> None:
+    where = torch.arange(1024) < 400
+    known = 0.1 * torch.randn(1, 1024)
+    made = system().sample(["bass"], Context({}, {"bass": (known, where)}, 1.0), seed=1, steps=4)
+    torch.testing.assert_close(made[0, :, :400], known[:, :400], atol=1e-6, rtol=0)
+
+
+def test_through_the_public_interface(tmp_path: Path) -> None:
+    folder = checkpoint.save_model(tmp_path / "words", prior())
+    model = stemwise.load(folder, stems=["electric guitar", "bass drums"], weight=2.0, gamma=0.5)
+    assert model.stems == ("electric-guitar", "bass-drums")
+    song = (0.1 * np.random.default_rng(0).standard_normal((1, 4000))).astype(np.float32)
+    stems = model.separate(song, rate=8000, evaluations=2)
+    np.testing.assert_allclose(stems.data[0].sum(0).numpy(), song, atol=1e-5)
+    assert model.generate(0.2, steps=2).names == model.stems
+    made = model.accompany({"bass-drums": song}, ["electric-guitar"], rate=8000, steps=2)
+    np.testing.assert_array_equal(made["bass-drums"][0].numpy(), song)
+    assert stemwise.load(folder).stems == ("bass", "drums", "electric-guitar", "piano")
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(QueryError, match=r"does not know the word 'bas' \(did you mean 'bass'\?\)"):
+        prior().told(["bas"])
+    with pytest.raises(QueryError, match="no words"):
+        Prompt(())
+    with pytest.raises(QueryError, match="wanted and unwanted"):
+        Prompt(("bass",), ("bass",))
+    with pytest.raises(QueryError, match="asked for twice"):
+        described(["bass", "bass"], WORDS)
+    with pytest.raises(QueryError, match="gamma is 0"):
+        system(gamma=0.0)
+    with pytest.raises(QueryError, match="does not know the word 'kazoo'"):
+        system(negative=("kazoo",))
+    folder = checkpoint.save_model(tmp_path / "words", prior())
+    with pytest.raises(QueryError, match="takes no phase"):
+        stemwise.load(folder, phase="vocoder")
+    with pytest.raises(ValueError, match="context"):
+        GmsdiConfig(net=replace(NET, context=0))
