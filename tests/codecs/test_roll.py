@@ -64,7 +64,9 @@ def test_programs_go_to_the_stems_that_the_layout_says() -> None:
 
 
 def test_pitches_and_drums_that_the_layout_lacks_are_dropped() -> None:
-    rolls = to_rolls(score((0, False, [(0, 120, 23), (0, 120, 96), (0, 120, 95)]), (0, True, [(0, 120, 60)])), PUBLISHED)
+    rolls = to_rolls(
+        score((0, False, [(0, 120, 23), (0, 120, 96), (0, 120, 95)]), (0, True, [(0, 120, 60)])), PUBLISHED
+    )
     assert rolls.data.nonzero().tolist() == [[0, 0, 0, 71]]
 
 
@@ -89,7 +91,9 @@ def test_written_tracks_say_what_they_are() -> None:
     data = torch.zeros(1, 3, 8, 72, dtype=torch.uint8)
     data[0, 0, 0, 12] = data[0, 1, 2, 16] = 2
     made = to_score(
-        Rolls(("drums", "bass", "piano"), data), BAND, Writing(ticks=96, tempo=90.0, metre=(3, 4), velocities={"bass": 50})
+        Rolls(("drums", "bass", "piano"), data),
+        BAND,
+        Writing(ticks=96, tempo=90.0, metre=(3, 4), velocities={"bass": 50}),
     )
     assert [(t.name, t.program, t.is_drum) for t in made.tracks] == [("drums", 0, True), ("bass", 33, False)]
     assert [(n.time, n.duration, n.pitch, n.velocity) for t in made.tracks for n in t.notes] == [
