@@ -18,13 +18,16 @@ def test_it_is_small_and_needs_no_extra(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(file.stat().st_size for file in (BUNDLED / "cocola").iterdir()) < 12e6
 
 
+def rendered(seed: int, semitones: int) -> dict[str, torch.Tensor]:
+    """Mono stems at 16 kHz of a piece in another key, not of an effect."""
+    song = render(compose(seed, seconds=16.0).transposed(semitones), built_in_palette(), rate=16_000)
+    return {name: torch.from_numpy(audio.mean(0)) for name, audio in song.stems.items()}
+
+
 @torch.no_grad()
 def test_drums_score_higher_in_place_than_an_eighth_of_a_beat_later() -> None:
     model = load_coherence("cocola", "cpu")
-    piece = compose(3, seconds=16.0)
-    stems = {
-        name: torch.from_numpy(x.mean(0)) for name, x in render(piece, built_in_palette(), rate=16_000).stems.items()
-    }
+    stems, piece = rendered(3, 0), compose(3, seconds=16.0)
     drums, rest = stems["drums"], sum(audio for name, audio in stems.items() if name != "drums")
     late = round(60 / piece.tempo / 8 * 16_000)
     starts = (16_000, 88_000, 160_000)
@@ -33,3 +36,19 @@ def test_drums_score_higher_in_place_than_an_eighth_of_a_beat_later() -> None:
         torch.stack([drums[start - shift : start - shift + model.window] for start in starts]) for shift in (0, late)
     )
     assert model.score(context, in_place).mean() > model.score(context, moved).mean()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("semitones", [1, 6])
+def test_a_bass_in_the_key_scores_higher_than_one_in_another(semitones: int) -> None:
+    model, differences = load_coherence("cocola", "cpu"), []
+    for seed in (3, 5):
+        stems, moved = rendered(seed, 0)["bass"], rendered(seed, semitones)["bass"]
+        context = sum(audio for name, audio in rendered(seed, 0).items() if name not in ("bass", "drums"))
+        cut = [slice(start, start + model.window) for start in (16_000, 96_000, 160_000)]
+        scores = [
+            model.score(torch.stack([context[c] for c in cut]), torch.stack([x[c] for c in cut]))
+            for x in (stems, moved)
+        ]
+        differences.append(scores[0] - scores[1])
+    assert torch.cat(differences).mean() > 0

@@ -109,7 +109,7 @@ def _of_transformers(kind: str, source: str, device: str) -> Any:
 
 #: The closed table. Names that fadtk uses, too, mean the same weights as there.
 EMBEDDINGS: Mapping[str, Entry] = {
-    "cocola": Entry("COCOLA's encoder, 512 dimensions, bundled: works offline at once", "cocola", _cocola),
+    "cocola": Entry("COCOLA's encoder, 640 dimensions, bundled: works offline at once", "cocola", _cocola),
     "vggish": Entry("VGGish without PCA, 128 dimensions: most published FAD", "", _vggish),
     "clap-laion-audio": Entry("LAION CLAP, 512 dimensions, general audio", "laion/clap-htsat-unfused", _clap),
     "clap-larger-music": Entry(
