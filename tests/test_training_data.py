@@ -42,10 +42,9 @@ def opened(tmp_path: Path, *overrides: str) -> tuple[training_data.Stream, str, 
     said: list[str] = []
     plain = ["data.augmentation=null", "data.valid=[]", *overrides]
     recipe = load_recipe(trainable_toy.write_recipe(tmp_path / "toy.yaml", tmp_path, tmp_path / "run"), plain)
-    training, validation = training_data.read(recipe, said.append)
-    module = checkpoint.build(recipe.model.type, recipe.model.config)
-    stream, _ = training_data.streams(recipe, module, training, validation)
-    return stream, training_data.describe(stream, training), said
+    material = training_data.read(recipe, said.append)
+    stream, _ = material.streams(checkpoint.build(recipe.model.type, recipe.model.config))
+    return stream, material.describe(stream), said
 
 
 def test_sets_are_drawn_by_length_or_by_weight(tmp_path: Path) -> None:
@@ -67,14 +66,14 @@ def test_stems_get_the_names_that_the_recipe_says(tmp_path: Path) -> None:
     write_song(tmp_path / "data" / "two", {"harp": 0.4})
     path = tmp_path / "data"
     stream, said, _ = opened(tmp_path, f"data.train={path}")
-    assert "1 songs" in said and "1 more left out (without its stems)" in said
+    assert "1 song" in said and "1 more left out (without its stems)" in said
     assert "stems not heard: contrabass (1), harp (1)" in said
     stream, said, _ = opened(tmp_path, f"data.train={{path: {path}, stems: {{bass: [contrabass]}}, rest: drums}}")
     assert "2 songs" in said and "left out" not in said and "not heard" not in said
     levels = {tuple(round(float(level), 1) for level in stream[index][:, 0, 0]) for index in range(30)}
     assert levels == {(0.1, 0.6), (0.0, 0.4)}
     stream, said, _ = opened(tmp_path, f"data.train={{path: {path}, stems: {{bass: [contrabass]}}, rest: drop}}")
-    assert "1 songs" in said and torch.all(stream[0][1] == 0)
+    assert "1 song" in said and torch.all(stream[0][1] == 0)
 
 
 def test_splits_of_a_set_and_songs_left_out_are_told(tmp_path: Path) -> None:
@@ -88,7 +87,8 @@ def test_splits_of_a_set_and_songs_left_out_are_told(tmp_path: Path) -> None:
         opened(tmp_path, f"data.train={{path: {tmp_path / 'data'}, split: valid}}")
 
 
-def test_pairs_hear_every_file_unless_grouped(tmp_path: Path) -> None:
+def test_pairs_hear_every_file_unless_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable_toy.Toy, "learns_from", "pairs", raising=False)
     write_song(tmp_path / "data" / "one", {"bass": 0.1, "guitar/a": 0.2, "guitar/b": 0.4})
     pairs = ["data.pairs={per_song: 2}", "train.batch=2", "data.frames=500"]
     stream, _, _ = opened(tmp_path, f"data.train={tmp_path / 'data'}", *pairs)
@@ -99,7 +99,13 @@ def test_pairs_hear_every_file_unless_grouped(tmp_path: Path) -> None:
     assert isinstance(stream, training_data.Pairs)
     assert {name for k in range(40) for name in stream.pair(k).anchor} == {"bass", "guitar"}
     with pytest.raises(RecipeError, match=r"data\.pairs: missing; a model of type toy learns from pairs"):
-        opened(tmp_path, f"data.train={tmp_path / 'data'}", "model.config.stems=[]")
+        opened(tmp_path, f"data.train={tmp_path / 'data'}")
+    monkeypatch.undo()
+    monkeypatch.setitem(checkpoint.TYPES, "toy", trainable_toy.ENTRY)
+    with pytest.raises(RecipeError, match=r"data\.pairs: a model of type toy does not learn from pairs; remove it"):
+        opened(tmp_path, f"data.train={tmp_path / 'data'}", *pairs)
+    with pytest.raises(RecipeError, match="mixtures and pairs exclude each other"):
+        opened(tmp_path, "data.mixtures={}", *pairs)
 
 
 def test_a_training_on_shards_is_the_training_on_the_folder(tmp_path: Path) -> None:

@@ -85,6 +85,10 @@ class DataSetSection(Section):
         return self
 
 
+class MixturesSection(Section):
+    """Mixtures with words that describe them, in place of stems; see `stemwise.songs.mixtures`."""
+
+
 class PairsSection(Section):
     """Pairs of disjoint sub-mixes of a window, for contrastive training; see `stemwise.songs.PairOptions`."""
 
@@ -127,16 +131,18 @@ def _entries(value: Any) -> Any:
     return [{"path": entry} if isinstance(entry, str | Path) else entry for entry in entries]
 
 
+#: Sections that say what batches hold.
+_KINDS = ("mixtures", "pairs", "rolls", "notes")
+
 DataSets = Annotated[list[DataSetSection], BeforeValidator(_entries)]
 
 
 class DataSection(Section):
     """Data sets (places relative to the working folder) and how windows are cut; `frames`: by default the model's.
 
-    `channels`: by default 2, of pairs 1. With `pairs`, batches hold pairs of sub-mixes in place of stems; they are not
-    augmented; with `rolls` they hold piano rolls, and of a data set only `path` and `split` count; with `notes` the notes
-    of MIDI files. `split_seed`: of
-    splits that are not published.
+    Batches hold windows of stems, or one of these kinds, which is what its model learns from: `mixtures`, described in
+    words; `pairs` of sub-mixes; `rolls` of MIDI files, whose data sets have a `path` and a `split` only; `notes` of MIDI
+    files. `channels`: of stems by default 2, else 1. `split_seed`: of splits that are not published.
     """
 
     train: DataSets = Field(min_length=1)
@@ -149,16 +155,25 @@ class DataSection(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     prefetch: Count = 4
     augmentation: AugmentationSection | None = AugmentationSection()
+    mixtures: MixturesSection | None = None
     pairs: PairsSection | None = None
     rolls: RollsSection | None = None
     notes: NotesSection | None = None
 
+    @property
+    def kind(self) -> str:
+        """What batches hold."""
+        return next((name for name in _KINDS if getattr(self, name) is not None), "windows")
+
     @model_validator(mode="before")
     @classmethod
-    def _pairs_are_as_they_are(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("pairs") is not None:
+    def _one_kind(cls, values: Any) -> Any:
+        asked = [name for name in _KINDS if isinstance(values, dict) and values.get(name) is not None]
+        if len(asked) > 1:
+            raise ValueError(f"{' and '.join(asked)} exclude each other; keep the one that the model learns from")
+        if asked and asked[0] != "mixtures":
             if values.get("augmentation") is not None:
-                raise ValueError("pairs are not augmented; remove augmentation, or pairs")
+                raise ValueError(f"{asked[0]} are not augmented; remove augmentation, or {asked[0]}")
             return {**values, "augmentation": None}
         return values
 

@@ -5,10 +5,9 @@ A trainable is an `nn.Module` of the table in `stemwise.checkpoint`, with a `con
 
     loss(batch, generator) -> scalar Tensor, or a dict of scalars with the key "loss"
 
-where `batch` is float32 (batch, stem, channel, time) and `generator` lives on its device; with `data.pairs` the stems
-are the anchor and the positive of a pair, and a batch's pairs are each other's negatives; with `data.rolls` it is uint8
-(batch, stem + 1, time, pitch) as `songs.phrases` says. A module may also have
-`validate(batch, generator)`, with the same kind of result, where validation should measure something else.
+where `batch` is float32 (batch, stem, channel, time), or what `training_data` has for the kind that the module names with
+`learns_from`, and `generator` lives on its device. A module may also have `validate(batch, generator)`, with the same
+kind of result, where validation should measure something else.
 
 Step i uses the windows, noise and learning rate that belong to (seed, i, process) and nothing else, so a run that was
 killed anywhere continues from its last checkpoint to the same weights, bit for bit, as one that was not.
@@ -84,7 +83,7 @@ def train(
     if strategy not in STRATEGIES:
         allowed = ", ".join(STRATEGIES)
         raise RecipeError(f"strategy {strategy!r}: every device must hold the whole network; allowed: {allowed}")
-    training, validation = training_data.read(recipe, notice)
+    material = training_data.read(recipe, notice)
     fabric = Fabric(
         accelerator=accelerator,
         devices=int(devices) if str(devices).isdigit() else devices,
@@ -95,17 +94,17 @@ def train(
     fabric.launch()
     if fabric.global_rank == 0:
         runs.open_run(recipe)
-    loop = _Loop(recipe, fabric, training, validation)
+    loop = _Loop(recipe, fabric, material)
     if fabric.global_rank == 0:
-        notice(loop.describe(training))
+        notice(loop.describe())
     return loop.run(progress or (lambda _: None))
 
 
 class _Loop:
     """State of a training between two steps."""
 
-    def __init__(self, recipe: Recipe, fabric: Any, training: Material, validation: Material | None) -> None:
-        self.recipe, self.fabric = recipe, fabric
+    def __init__(self, recipe: Recipe, fabric: Any, material: Material[Any]) -> None:
+        self.recipe, self.fabric, self.material = recipe, fabric, material
         torch.manual_seed(_seed(recipe.seed, _INIT))
         self.module = checkpoint.build(recipe.model.type, recipe.model.config, "model.config")
         state = runs.newest_state(recipe.run)
@@ -133,16 +132,16 @@ class _Loop:
             self.done, self.best, self.validation = state["step"], state["best"], state["validation"]
         self.loss = math.nan
         self.recent: list[float] = []  # losses since the last line of the log
-        self.stream, self.held_out = training_data.streams(recipe, self.module, training, validation)
+        self.stream, self.held_out = material.streams(self.module)
         self.waited = 0.0  # seconds for data, since the last line of the log
 
-    def describe(self, training: Material) -> str:
+    def describe(self) -> str:
         """What is about to happen, in one line."""
         fabric = self.fabric
         return (
             f"{self.recipe.name}: {f'resumes at step {self.done}' if self.done else 'starts'}, "
             f"{self.recipe.train.steps} steps in all, {sum(p.numel() for p in self.module.parameters()):,} parameters, "
-            f"{training_data.describe(self.stream, training)}, {fabric.world_size} process(es) "
+            f"{self.material.describe(self.stream)}, {fabric.world_size} process(es) "
             f"on {fabric.device.type}, precision {fabric._precision.precision}, run folder {self.recipe.run}"
         )
 
@@ -177,7 +176,7 @@ class _Loop:
                     break
         return Outcome(self.recipe.run, self.done, self.loss, self.best, self.done < plan.steps)
 
-    def _batches(self) -> Iterator[Tensor]:
+    def _batches(self) -> Iterator[Any]:
         data, plan, fabric = self.recipe.data, self.recipe.train, self.fabric
         indices = Batches(self.done, plan.steps, plan.batch, fabric.global_rank, fabric.world_size)
         loader: Any = torch.utils.data.DataLoader(
@@ -195,9 +194,9 @@ class _Loop:
             self.waited += time.monotonic() - asked
             if batch is None:
                 return
-            yield batch.to(fabric.device, non_blocking=True)
+            yield fabric.to_device(batch)
 
-    def _step(self, batch: Tensor) -> dict[str, float | Tensor]:
+    def _step(self, batch: Any) -> dict[str, float | Tensor]:
         """One optimizer step; returns the scalars to log."""
         recipe, factor = self.recipe, schedule(self.recipe.optim, self.done, self.recipe.train.steps)
         for optimizer, rates in zip(self.optimizers, self.rates):
@@ -236,7 +235,8 @@ class _Loop:
                 rows = [stream[index] for index in range(first, min(first + plan.batch, plan.validate_windows))]
                 generator = self._generator(VALIDATION_SEED, _VALIDATE, number, 0)
                 with fabric.autocast():
-                    loss, parts = _loss_and_parts(measure(torch.stack(rows).to(fabric.device), generator))
+                    batch = fabric.to_device(torch.utils.data.default_collate(rows))
+                    loss, parts = _loss_and_parts(measure(batch, generator))
                 for name, value in {"loss": loss, **parts}.items():
                     sums[name] = sums.get(name, torch.zeros((), device=fabric.device)) + len(rows) * value.float()
                 count += len(rows)

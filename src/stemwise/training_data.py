@@ -1,152 +1,223 @@
-"""What a training hears: the data sets of a recipe as a stream of windows, of pairs of sub-mixes, or of piano rolls."""
+"""What a training hears: the data sets of a recipe as a stream of what its model learns from.
+
+There is one class for each kind of material; a module names its own with `learns_from` ("windows" where it does not). Item
+i of a stream is a function of the seed and i alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
 from stemwise import checkpoint
 from stemwise.errors import RecipeError
-from stemwise.recipe import DataSection, DataSetSection, Recipe
+from stemwise.recipe import DataSetSection, Recipe
 from stemwise.songs.corpus import Corpus, DataSet, gather
 from stemwise.songs.grouping import GROUPINGS, REST, group, leaves
+from stemwise.songs.mixtures import Mixtures
 from stemwise.songs.pairs import PairOptions, Pairs
 from stemwise.songs.phrases import RollOptions, RollSong, RollWindows, roll_songs
 from stemwise.songs.song import Song
 from stemwise.songs.window import Augmentation, WindowOptions, Windows
 from stemwise.symbolic.sets import NoteSets
-from stemwise.symbolic.windows import NoteAugmentation, NoteWindows
+from stemwise.symbolic.windows import STILL, NoteAugmentation, NoteWindows
 
 #: Validation windows and noise are the same in every run, so that runs can be compared.
 VALIDATION_SEED = 20_011
 
-Stream = Windows | Pairs | RollWindows | NoteWindows
-Material = Corpus | list[RollSong] | NoteSets
+Stream = Windows | Mixtures | Pairs | RollWindows | NoteWindows
+Songs = TypeVar("Songs", Corpus, list[RollSong], NoteSets)
 
 
-def read(recipe: Recipe, notice: Callable[[str], None]) -> tuple[Material, Material | None]:
-    """Songs to train on and to validate on; `notice` hears of those left out. Raises SongError."""
-    data = recipe.data
+class Material(ABC, Generic[Songs]):
+    """The songs that a recipe trains on and validates on, all of one kind. Raises SongError for what cannot be read."""
 
-    def corpus(sections: Sequence[DataSetSection]) -> Material:
-        if data.notes is not None:
-            return NoteSets.of([(str(one.path), one.split, one.weight) for one in sections], notice)
-        if data.rolls is not None:
-            return [song for one in sections for song in roll_songs(one.path, one.split, data.split_seed)]
-        sets = [DataSet(one.path, one.split, _regroup(one, data), one.weight) for one in sections]
-        return gather(sets, notice, data.split_seed)
+    #: The section of `data` in a recipe that asks for this kind; "windows" are what there is without one.
+    kind: ClassVar[str]
 
-    return corpus(data.train), corpus(data.valid) if data.valid else None
+    def __init__(self, recipe: Recipe, notice: Callable[[str], None]) -> None:
+        self.recipe, self._notice = recipe, notice
+        self.training: Songs = self._read(recipe.data.train)
+        self.validation: Songs | None = self._read(recipe.data.valid) if recipe.data.valid else None
 
+    def streams(self, module: nn.Module) -> tuple[Stream, Stream | None]:
+        """What a module trains on, and what it is validated on, unchanged. Raises RecipeError, SongError."""
+        wanted = getattr(module, "learns_from", "windows")
+        if wanted != self.kind:
+            kind = self.recipe.model.type
+            raise RecipeError(
+                f"data.{self.kind}: a model of type {kind} does not learn from {self.kind}; remove it"
+                if wanted == "windows"
+                else f"data.{wanted}: missing; a model of type {kind} learns from {wanted} (data.{wanted}={{}})"
+            )
+        held_out = self._stream(module, self.validation, VALIDATION_SEED, True) if self.validation is not None else None
+        return self._stream(module, self.training, self.recipe.seed, False), held_out
 
-def streams(
-    recipe: Recipe, module: nn.Module, training: Material, validation: Material | None
-) -> tuple[Stream, Stream | None]:
-    """The streams of a module: windows of its stems; pairs or rolls where the recipe has `data.pairs` or `data.rolls`.
+    @abstractmethod
+    def describe(self, stream: Stream) -> str:
+        """Songs and hours of the training stream, and what is not heard of them."""
 
-    Item i is a function of the seed and i alone. Raises RecipeError, SongError.
-    """
-    data = recipe.data
-    if data.notes is not None:
-        return _notes(recipe, module, training, validation)
-    if not isinstance(training, Corpus) or not (validation is None or isinstance(validation, Corpus)):
-        return _rolls(recipe, module, training, validation)
-    if hasattr(module, "layout"):
-        raise RecipeError(
-            f"data.rolls: missing; a model of type {recipe.model.type} learns from rolls (data.rolls={{}})"
-        )
-    stems, rate, window = checkpoint.shape_of(module)
-    frames = data.frames or window
-    if isinstance(training, NoteSets):
-        assert data.notes is not None and not isinstance(validation, Corpus)
-        changes = dataclasses.replace(NoteAugmentation(), **data.notes.augmentation)
-        held_out = NoteWindows(validation, frames, VALIDATION_SEED) if validation else None
-        return NoteWindows(training, frames, recipe.seed, changes), held_out
-    assert not isinstance(validation, NoteSets)
-    if data.pairs is not None:
-        pairs = PairOptions(
-            rate=rate,
-            frames=frames,
-            channels=data.channels or 1,
-            batch=recipe.train.batch,
-            per_song=data.pairs.per_song,
-            overlap=data.pairs.overlap,
-            floor_db=data.floor_db,
-            gain_db=data.pairs.gain_db,
-            decoy=data.pairs.decoy,
-        )
-        as_it_is = dataclasses.replace(pairs, gain_db=0.0)
-        held_out = Pairs(validation.songs, as_it_is, VALIDATION_SEED, validation.weights) if validation else None
-        return Pairs(training.songs, pairs, recipe.seed, training.weights), held_out
-    if not stems:
-        raise RecipeError(
-            f"data.pairs: missing; a model of type {recipe.model.type} learns from pairs (data.pairs={{}})"
-        )
-    options = WindowOptions(
-        names=stems,
-        rate=rate,
-        frames=frames,
-        channels=data.channels or 2,
-        min_active=data.min_active,
-        floor_db=data.floor_db,
-        augmentation=Augmentation(**data.augmentation.model_dump()) if data.augmentation else None,
-    )
-    still = dataclasses.replace(options, augmentation=None)
-    return (
-        Windows(training.songs, options, recipe.seed, training.weights),
-        Windows(validation.songs, still, VALIDATION_SEED, validation.weights) if validation else None,
-    )
+    @abstractmethod
+    def _read(self, sections: Sequence[DataSetSection]) -> Songs: ...
+
+    @abstractmethod
+    def _stream(self, module: nn.Module, songs: Songs, seed: int, still: bool) -> Stream: ...
+
+    def _frames(self, module: nn.Module) -> int:
+        """Length of a window: the recipe's, or the model's own."""
+        return self.recipe.data.frames or checkpoint.shape_of(module)[2]
 
 
-def _notes(recipe: Recipe, module: nn.Module, training: Any, validation: Any) -> tuple[Stream, Stream | None]:
-    if recipe.model.type != "notes" or recipe.data.notes is None:
-        raise RecipeError(f"data.notes: a model of type {recipe.model.type} does not learn from notes; remove it")
-    length = recipe.data.frames or checkpoint.shape_of(module)[2]
-    changes = dataclasses.replace(NoteAugmentation(), **recipe.data.notes.augmentation)
-    held_out = NoteWindows(validation, length, VALIDATION_SEED) if validation else None
-    return NoteWindows(training, length, recipe.seed, changes), held_out
+class WindowMaterial(Material[Corpus]):
+    """Windows of stems: float32 (stem, channel, frames)."""
 
+    kind = "windows"
 
-def _rolls(recipe: Recipe, module: nn.Module, training: Any, validation: Any) -> tuple[Stream, Stream | None]:
-    layout: str | None = getattr(getattr(module, "config", None), "layout", None)
-    if layout is None or recipe.data.rolls is None:
-        raise RecipeError(f"data.rolls: a model of type {recipe.model.type} does not learn from rolls; remove it")
-    length = recipe.data.frames or checkpoint.shape_of(module)[2]
-    options = RollOptions(layout, length, **recipe.data.rolls.model_dump())
-    still = dataclasses.replace(options, transpose=0, dropout=0.0)
-    return (
-        RollWindows(training, options, recipe.seed),
-        RollWindows(validation, still, VALIDATION_SEED) if validation else None,
-    )
-
-
-def describe(stream: Stream, corpus: Material) -> str:
-    """Songs and hours, and what of them is not heard: songs without the stems wanted, stems that the model has not."""
-    if isinstance(stream, NoteWindows):
-        return f"notes of {len(stream.songs)} songs"
-    if isinstance(stream, RollWindows) or not isinstance(corpus, Corpus):
-        return f"piano rolls of {len(stream.songs)} songs"
-    said = f"{len(stream.songs)} songs ({sum(song.seconds for song in stream.songs) / 3600:.1f} h)"
-    left_out = stream.left_out if isinstance(stream, Pairs) else len(corpus.songs) - len(stream.songs)
-    if left_out:
-        said += f", {left_out} more left out (without {'two stems' if isinstance(stream, Pairs) else 'its stems'})"
-    if isinstance(stream, Windows):
+    def describe(self, stream: Stream) -> str:
+        """Also stems that the model has not."""
+        assert isinstance(stream, Windows)
+        said = _hours(stream.songs)
+        left_out = len(self.training.songs) - len(stream.songs)
+        if left_out:
+            said += f", {left_out} more left out (without its stems)"
         unheard = Counter(name for song in stream.songs for name in song.stems if name not in stream.options.names)
         if unheard:
             named = ", ".join(f"{name} ({count})" for name, count in unheard.most_common(6))
             said += f", stems not heard: {named} (a data set's `stems` and `rest` say where they go)"
-    return said
+        return said
+
+    def _read(self, sections: Sequence[DataSetSection]) -> Corpus:
+        sets = [DataSet(one.path, one.split, self._regroup(one), one.weight) for one in sections]
+        return gather(sets, self._notice, self.recipe.data.split_seed)
+
+    def _regroup(self, section: DataSetSection) -> Callable[[Song], Song] | None:
+        if isinstance(section.stems, int):
+            return partial(group, mapping=GROUPINGS[section.stems], rest=REST)
+        if section.stems is not None:
+            return partial(group, mapping=section.stems, rest=None if section.rest == "drop" else section.rest)
+        return None
+
+    def _stream(self, module: nn.Module, songs: Corpus, seed: int, still: bool) -> Stream:
+        return Windows(songs.songs, self._options(module, still), seed, songs.weights)
+
+    def _options(self, module: nn.Module, still: bool) -> WindowOptions:
+        data, (names, rate, _) = self.recipe.data, checkpoint.shape_of(module)
+        changes = Augmentation(**data.augmentation.model_dump()) if data.augmentation and not still else None
+        return WindowOptions(
+            names=names,
+            rate=rate,
+            frames=self._frames(module),
+            channels=data.channels or 2,
+            min_active=data.min_active,
+            floor_db=data.floor_db,
+            augmentation=changes,
+        )
 
 
-def _regroup(section: DataSetSection, data: DataSection) -> Callable[[Song], Song] | None:
-    """Pairs are of all the files that a song has, unless they are grouped."""
-    if isinstance(section.stems, int):
-        return partial(group, mapping=GROUPINGS[section.stems], rest=REST)
-    if section.stems is not None:
-        return partial(group, mapping=section.stems, rest=None if section.rest == "drop" else section.rest)
-    return leaves if data.pairs is not None else None
+class MixtureMaterial(WindowMaterial):
+    """Windows of mixtures with words that describe them: {"mixture": float32 (channel, frames), "told": bool (word,)}."""
+
+    kind = "mixtures"
+
+    def describe(self, stream: Stream) -> str:
+        """Songs and hours."""
+        assert isinstance(stream, Mixtures)
+        left_out = len(self.training.songs) - len(stream.songs)
+        return f"mixtures of {_hours(stream.songs)}" + (
+            f", {left_out} more left out (none of its words describes them)" if left_out else ""
+        )
+
+    def _stream(self, module: nn.Module, songs: Corpus, seed: int, still: bool) -> Stream:
+        options = self._options(module, still)
+        one = dataclasses.replace(options, channels=self.recipe.data.channels or 1)
+        return Mixtures(songs.songs, one, seed, songs.weights)
+
+
+class PairMaterial(WindowMaterial):
+    """Pairs of disjoint sub-mixes of one window, and a decoy; of all files that a song has, unless they are grouped."""
+
+    kind = "pairs"
+
+    def describe(self, stream: Stream) -> str:
+        """Songs and hours."""
+        assert isinstance(stream, Pairs)
+        left_out = f", {stream.left_out} more left out (without two stems)" if stream.left_out else ""
+        return _hours(stream.songs) + left_out
+
+    def _regroup(self, section: DataSetSection) -> Callable[[Song], Song] | None:
+        return super()._regroup(section) or leaves
+
+    def _stream(self, module: nn.Module, songs: Corpus, seed: int, still: bool) -> Stream:
+        data = self.recipe.data
+        assert data.pairs is not None
+        options = PairOptions(
+            rate=checkpoint.shape_of(module)[1],
+            frames=self._frames(module),
+            channels=data.channels or 1,
+            batch=self.recipe.train.batch,
+            floor_db=data.floor_db,
+            **{**data.pairs.model_dump(), **({"gain_db": 0.0} if still else {})},
+        )
+        return Pairs(songs.songs, options, seed, songs.weights)
+
+
+class RollMaterial(Material[list[RollSong]]):
+    """Windows of piano rolls: uint8 (stem + 1, time, pitch), see `songs.phrases`."""
+
+    kind = "rolls"
+
+    def describe(self, stream: Stream) -> str:
+        """Songs."""
+        return f"piano rolls of {_songs(len(self.training))}"
+
+    def _read(self, sections: Sequence[DataSetSection]) -> list[RollSong]:
+        seed = self.recipe.data.split_seed
+        return [song for one in sections for song in roll_songs(one.path, one.split, seed)]
+
+    def _stream(self, module: nn.Module, songs: list[RollSong], seed: int, still: bool) -> Stream:
+        assert self.recipe.data.rolls is not None
+        layout = getattr(module.config, "layout")  # noqa: B009 - a module's attributes are not typed
+        options = RollOptions(layout, self._frames(module), **self.recipe.data.rolls.model_dump())
+        return RollWindows(songs, dataclasses.replace(options, transpose=0, dropout=0.0) if still else options, seed)
+
+
+class NoteMaterial(Material[NoteSets]):
+    """Windows of notes: float32 (note, column), see `symbolic.windows`."""
+
+    kind = "notes"
+
+    def describe(self, stream: Stream) -> str:
+        """Songs."""
+        return f"notes of {_songs(len(self.training))}"
+
+    def _read(self, sections: Sequence[DataSetSection]) -> NoteSets:
+        return NoteSets.of([(str(one.path), one.split, one.weight) for one in sections], self._notice)
+
+    def _stream(self, module: nn.Module, songs: NoteSets, seed: int, still: bool) -> Stream:
+        assert self.recipe.data.notes is not None
+        changes = dataclasses.replace(NoteAugmentation(), **self.recipe.data.notes.augmentation)
+        return NoteWindows(songs, self._frames(module), seed, STILL if still else changes)
+
+
+KINDS: dict[str, type[Material[Any]]] = {
+    one.kind: one for one in (WindowMaterial, MixtureMaterial, PairMaterial, RollMaterial, NoteMaterial)
+}
+
+
+def read(recipe: Recipe, notice: Callable[[str], None]) -> Material[Any]:
+    """The songs of a recipe, as the kind of material that it asks for; `notice` hears of those left out. Raises SongError."""
+    return KINDS[recipe.data.kind](recipe, notice)
+
+
+def _songs(count: int) -> str:
+    return f"{count} song{'' if count == 1 else 's'}"
+
+
+def _hours(songs: Sequence[Song]) -> str:
+    return f"{_songs(len(songs))} ({sum(song.seconds for song in songs) / 3600:.1f} h)"

@@ -80,6 +80,8 @@ class Cocola(nn.Module):
     lengths from 0.5 s run, but their scores mean less.
     """
 
+    learns_from = "pairs"
+
     def __init__(self, config: CocolaConfig) -> None:
         super().__init__()
         self.config = config

@@ -22,7 +22,8 @@ from stemwise.songs.song import Song
 
 #: Frames read on each side of a window that must be resampled, so that the filter's edges fall outside it.
 _MARGIN = 512
-_ATTEMPTS = 16
+#: How often an item is drawn until there is something in it.
+ATTEMPTS = 16
 #: Where the gains of an equaliser are drawn, as logarithms of hertz.
 _EQUALISER = np.log((40.0, 150.0, 500.0, 1500.0, 5000.0, 16000.0))
 
@@ -100,18 +101,15 @@ class Windows(torch.utils.data.Dataset[Tensor]):
         self.songs = [songs[place] for place in useful]
         self.options = options
         self.seed = seed
-        self._ends = np.cumsum([songs[place].seconds if weights is None else weights[place] for place in useful])
+        self._places = Places(self.songs, None if weights is None else [weights[place] for place in useful])
 
     def __getitem__(self, index: int) -> Tensor:
         """Item `index` of the stream; drawn again, at most 16 times in all, while the window is nearly silent."""
         options = self.options
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             draw = np.random.default_rng((self.seed, index, attempt))
             window = self._draw(draw)
-            if options.augmentation is not None:
-                _augment(window, options.augmentation, draw)
-                if options.augmentation.equalise_db:
-                    _equalise(window, options, options.augmentation.equalise_db, draw)
+            augment(window, options, draw)
             if loud(window, options.floor_db).sum() >= options.min_active:
                 break
         return torch.from_numpy(window)
@@ -130,14 +128,26 @@ class Windows(torch.utils.data.Dataset[Tensor]):
         return self._from_one_song(draw, options.names)
 
     def _from_one_song(self, draw: np.random.Generator, names: Sequence[str]) -> np.ndarray:
+        song, start = self._places.draw(draw, self.options)
+        return read_at(song, start, names, self.options)
+
+
+class Places:
+    """Where windows begin: songs in proportion to `weights`, by default their lengths, then any frame."""
+
+    def __init__(self, songs: Sequence[Song], weights: Sequence[float] | None = None) -> None:
+        self.songs = songs
+        self._ends = np.cumsum([song.seconds for song in songs] if weights is None else weights)
+
+    def draw(self, draw: np.random.Generator, options: WindowOptions) -> tuple[Song, int]:
+        """A song, transposed where the augmentation says so, and a frame at its rate."""
         place = int(np.searchsorted(self._ends, draw.random() * self._ends[-1], side="right"))
         song = self.songs[min(place, len(self.songs) - 1)]
-        most = self.options.augmentation.transpose if self.options.augmentation is not None else 0
+        most = options.augmentation.transpose if options.augmentation is not None else 0
         if most:
             song = _transposed(song, int(draw.integers(-most, most + 1)))
-        length = math.ceil(self.options.frames * song.rate / self.options.rate)
-        start = int(draw.integers(0, max(1, song.frames - length + 1)))
-        return read_at(song, start, names, self.options)
+        length = math.ceil(options.frames * song.rate / options.rate)
+        return song, int(draw.integers(0, max(1, song.frames - length + 1)))
 
 
 class Batches(torch.utils.data.Sampler[list[int]]):
@@ -193,8 +203,11 @@ def _channels(window: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(window, channels, axis=1)
 
 
-def _augment(window: np.ndarray, augmentation: Augmentation, draw: np.random.Generator) -> None:
+def augment(window: np.ndarray, options: WindowOptions, draw: np.random.Generator) -> None:
     """Change a window (stem, channel, frames) in place; what a stem draws does not depend on what others drew."""
+    augmentation = options.augmentation
+    if augmentation is None:
+        return
     low, high = augmentation.gain_db
     if draw.random() < augmentation.mono:
         window[:] = window.mean(axis=1, keepdims=True)
@@ -206,6 +219,8 @@ def _augment(window: np.ndarray, augmentation: Augmentation, draw: np.random.Gen
         stem *= np.float32(-factor if polarity < augmentation.polarity else factor)
         if len(stem) == 2 and swap < augmentation.swap:
             stem[:] = stem[::-1].copy()
+    if augmentation.equalise_db:
+        _equalise(window, options, augmentation.equalise_db, draw)
 
 
 def _transposed(song: Song, semitones: int) -> Song:

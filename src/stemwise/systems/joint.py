@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stemwise.diffusion import (
     Churn,
+    Denoiser,
     Free,
     Known,
     NoiseSource,
@@ -42,7 +43,7 @@ from stemwise.systems.likelihoods import (
     gaussian_variance,
 )
 from stemwise.systems.msdm import Generation, Msdm, MsdmConfig, Separation, WeakMsdm
-from stemwise.systems.spectra import powers
+from stemwise.systems.spectra import Power, powers
 from stemwise.systems.system import Context, unanswerable
 
 RULES: dict[str, Step] = {
@@ -101,7 +102,7 @@ class Joint:
     @property
     def evaluations(self) -> int:
         """As the configuration says."""
-        return self.separation.steps * self._cost(self.separation)
+        return self.separation.steps * cost(self.separation)
 
     @property
     def sums(self) -> bool:
@@ -120,29 +121,13 @@ class Joint:
         Every item of the batch starts from the same noise.
         """
         mix = wave[:, 0]
-        x = self.posterior(mix, max(1, evaluations // self._cost(self.separation)), common(seeded(0, wave.device)))
+        x = self.posterior(mix, max(1, evaluations // cost(self.separation)), common(seeded(0, wave.device)))
         lacking = mix - x.sum(1)
         return (x + lacking[:, None] / len(self.names))[:, :, None], lacking[:, None]
 
     def posterior(self, mix: Tensor, steps: int, noise: NoiseSource) -> Tensor:
         """Stems (B, stem, time) for mixtures (B, time) as the sampler gives them: they may not sum exactly."""
-        how = self.separation
-        made = self.likelihood.condition(self.prior, mix, len(self.names), RULES[how.rule])
-        sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
-        churn = Churn(how.churn) if how.churn else None
-        start = None if how.temperature == 1.0 else how.temperature * sigmas[0] * made.constraint.noise(noise)
-        return last(
-            sample(
-                made.denoiser,
-                sigmas,
-                noise,
-                x=start,
-                constraint=made.constraint,
-                step=made.step,
-                churn=churn,
-                resample=how.resample,
-            )
-        ).x
+        return posterior(self.prior, self.likelihood, self.separation, mix, len(self.names), steps, noise)
 
     @torch.no_grad()
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
@@ -185,13 +170,48 @@ class Joint:
             mask[0, self.names.index(name)] = where
         return Known(values, mask)
 
-    @staticmethod
-    def _cost(how: Separation) -> int:
-        return how.resample * _COST.get(how.rule, 1)
+
+def posterior(
+    prior: Denoiser,
+    likelihood: Likelihood,
+    how: Separation,
+    mix: Tensor,
+    slots: int,
+    steps: int,
+    noise: NoiseSource,
+) -> Tensor:
+    """Stems (B, slots, time) for mixtures (B, time) as the sampler gives them: they may not sum exactly."""
+    made = likelihood.condition(prior, mix, slots, RULES[how.rule])
+    sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
+    churn = Churn(how.churn) if how.churn else None
+    start = None if how.temperature == 1.0 else how.temperature * sigmas[0] * made.constraint.noise(noise)
+    run = sample(
+        made.denoiser,
+        sigmas,
+        noise,
+        x=start,
+        constraint=made.constraint,
+        step=made.step,
+        churn=churn,
+        resample=how.resample,
+    )
+    return last(run).x
+
+
+def cost(how: Separation) -> int:
+    """Network evaluations a step."""
+    return how.resample * _COST.get(how.rule, 1)
 
 
 def likelihood_of(how: Separation, config: MsdmConfig) -> Likelihood:
-    """The object that a configuration names; the projection goes by the stems' spectra, without any by equal shares.
+    """The object that a model's configuration names. Raises QueryError as `likelihood`."""
+    power = powers(config.spectra, config.rate) if config.spectra else None
+    return likelihood(how, len(config.stems), config.stems.index(how.drop) if how.drop else 0, power)
+
+
+def likelihood(how: Separation, slots: int, drop: int = 0, power: Power | None = None) -> Likelihood:
+    """The object that a configuration names, for `slots` stems of which Dirac's drops one; the projection goes by the
+    stems' power spectra, without any by equal shares.
 
     Raises QueryError for one that does not go with the step rule.
     """
@@ -200,16 +220,14 @@ def likelihood_of(how: Separation, config: MsdmConfig) -> Likelihood:
             raise QueryError(
                 f"the Dirac likelihood's coordinates are skewed: use the rule euler or heun, not {how.rule}"
             )
-        return Dirac(config.stems.index(how.drop) if how.drop else 0)
+        return Dirac(drop)
     if how.likelihood == "gaussian":
         return Gaussian(how.gamma)
     if how.likelihood == "gaussian-exact":
         return GaussianExact(how.gamma)
     if how.likelihood == "even":
         return Even()
-    if config.spectra:
-        return SpectralProjection(powers(config.spectra, config.rate))
-    return Projection(gaussian_variance(*[1.0] * len(config.stems)))
+    return SpectralProjection(power) if power is not None else Projection(gaussian_variance(*[1.0] * slots))
 
 
 def common(source: NoiseSource) -> NoiseSource:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stemwise.diffusion import Denoiser, Free, Step, SumCoupling, SumEven, SumTo, couple, exact
 from stemwise.diffusion.constraints import Constraint
+from stemwise.systems.spectra import Power
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class SpectralProjection:
     goes to the bass and the drums. A prior that knows nothing but these spectra gives the Wiener filter.
     """
 
-    power: Callable[[int], Tensor]
+    power: Power
 
     def condition(self, denoiser: Denoiser, mix: Tensor, slots: int, step: Step) -> Conditioned:
         """Guidance of the estimate; `step` may be any rule, states are (batch, stem, time)."""

@@ -82,6 +82,8 @@ class Mixture2MusicConfig:
 class Mixture2Music(nn.Module):
     """The noise network and the decoder. Rolls are (batch, instrument, time, pitch), 0 and 1, in the published layout."""
 
+    learns_from = "rolls"
+
     def __init__(self, config: Mixture2MusicConfig) -> None:
         super().__init__()
         self.config = config

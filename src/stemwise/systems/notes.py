@@ -49,6 +49,8 @@ class NotesConfig:
 class NoteAssigner(nn.Module):
     """The network with its training objective."""
 
+    learns_from = "notes"
+
     #: Windows are counted in notes: there is no rate.
     rate = 1
 

@@ -144,6 +144,8 @@ class RollPrior(nn.Module):
     States are (batch, 2 stems, time, pitch), planes as `planes` makes them, at one noise level.
     """
 
+    learns_from = "rolls"
+
     def __init__(self, config: RollPriorConfig) -> None:
         super().__init__()
         self.config = config

@@ -14,8 +14,11 @@ KNOTS = (30.0, 60.0, 90.0, 130.0, 190.0, 280.0, 420.0, 630.0, 950.0, 1400.0, 200
 Spectra = tuple[tuple[float, ...], ...]
 """For each stem the standard deviation at each of KNOTS of the white noise that is as strong there."""
 
+Power = Callable[[int], Tensor]
+"""From a number of frames to the power spectral densities (stem, frames // 2 + 1) of such a window."""
 
-def powers(spectra: Spectra, rate: int) -> Callable[[int], Tensor]:
+
+def powers(spectra: Spectra, rate: int) -> Power:
     """A function from a number of frames to the power spectral densities (stem, frames // 2 + 1) of such a window."""
     known: dict[int, Tensor] = {}
 
