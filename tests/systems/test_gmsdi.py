@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,10 @@ def prior() -> Gmsdi:
     return made.eval().requires_grad_(False)
 
 
+def told(words: Sequence[str]) -> torch.Tensor:
+    return torch.tensor([[word in words for word in WORDS]])
+
+
 def system(**changes: object) -> GmsdiSystem:
     return replace(GmsdiSystem(prior(), described(WORDS, WORDS)), **changes)  # type: ignore[arg-type]
 
@@ -49,8 +54,9 @@ def test_one_batched_forward_equals_the_loop(sources: int, most: int) -> None:
     x, sigma = torch.randn(2, sources + 1, 1024), torch.tensor(0.3)
     found = model.prompted(prompts, most)(x, sigma)
     for slot, prompt in enumerate(prompts):
-        alone = model(x[:, slot], sigma.expand(2), model.told(prompt.words).expand(2, -1))
-        unwanted = model(x[:, slot], sigma.expand(2), model.told(prompt.against).expand(2, -1))
+        alone, unwanted = (
+            model(x[:, slot], sigma.expand(2), told(w).expand(2, -1)) for w in (prompt.words, prompt.against)
+        )
         expected = alone if prompt.weight == 1 else unwanted + prompt.weight * (alone - unwanted)
         torch.testing.assert_close(found[:, slot], expected, atol=1e-5, rtol=1e-5)
 
@@ -64,20 +70,19 @@ def test_words_matter_and_their_order_does_not() -> None:
     torch.testing.assert_close(both, turned, atol=0, rtol=0)
 
 
-def test_training_hears_mixtures_only() -> None:
-    """What stems play does not matter, only their sum and which of them are loud enough to be named."""
-    model = Gmsdi(CONFIG)
-    stems = 0.1 * torch.randn(2, 4, 1, 1024)
-    moved = stems + 0.01 * torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None, None]
-    losses = [float(model.loss(batch, torch.Generator().manual_seed(0)).detach()) for batch in (stems, moved)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    silent = stems.clone()
-    silent[:, 0] = 0
-    torch.nn.init.normal_(model.net.down[1].transformer.words.out.weight)  # type: ignore[union-attr]
-    sum_kept = silent.clone()
-    sum_kept[:, 1] += stems[:, 0]
-    named, unnamed = (float(model.loss(b, torch.Generator().manual_seed(0)).detach()) for b in (stems, sum_kept))
-    assert named != pytest.approx(unnamed, rel=1e-6)
+def test_training_asks_with_what_is_told_unless_the_description_is_dropped() -> None:
+    def loss(told: torch.Tensor, dropped: float) -> float:
+        torch.manual_seed(0)
+        model = Gmsdi(replace(CONFIG, dropped=dropped))
+        for name, weight in model.named_parameters():
+            if name.endswith("words.out.weight"):
+                torch.nn.init.normal_(weight)
+        mixture = 0.1 * torch.randn(2, 1, 1024, generator=torch.Generator().manual_seed(1))
+        return float(model.loss({"mixture": mixture, "told": told}, torch.Generator().manual_seed(0)).detach())
+
+    bass, drums = (told([word]).expand(2, -1) for word in ("bass", "drums"))
+    assert loss(bass, 0.0) != pytest.approx(loss(drums, 0.0), rel=1e-6)
+    assert loss(bass, 1.0) == loss(drums, 1.0)
 
 
 def test_separators_sum_to_the_mixture() -> None:
@@ -130,9 +135,11 @@ def test_through_the_public_interface(tmp_path: Path) -> None:
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match=r"does not know the word 'bas' \(did you mean 'bass'\?\)"):
-        prior().told(["bas"])
+        prior().vocabulary.described(["bas"])
     with pytest.raises(QueryError, match="no words"):
-        Prompt(())
+        described([" "], WORDS)
+    with pytest.raises(QueryError, match="bass is wanted and unwanted"):
+        system(negative=("bass",), weight=2.0)
     with pytest.raises(QueryError, match="wanted and unwanted"):
         Prompt(("bass",), ("bass",))
     with pytest.raises(QueryError, match="asked for twice"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from stemwise.embeddings.embedding import NetworkEmbedding
 from stemwise.errors import ModelError, QueryError
+from stemwise.nets.stored import of_transformers
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,7 @@ def _encodec(name: str, source: str, device: str) -> NetworkEmbedding:
 def _of_transformers(kind: str, source: str, device: str) -> Any:
     from stemwise.loading import pick_device
 
-    try:
-        import transformers
-    except ImportError as error:
-        raise ModelError(f"this needs transformers; install it with: pip install 'stemwise[eval]' ({error})") from error
-    try:
-        network = getattr(transformers, kind).from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"{source}: no weights of {kind} in this folder or in the Hugging Face cache ({reason}). With a network, "
-            f"`hf download {source}` puts them into the cache; for a machine without one, add --local-dir FOLDER, copy "
-            "the folder, and give it with --model FOLDER"
-        ) from error
-    return network.to(pick_device(device)).eval()
+    return of_transformers(kind, source).to(pick_device(device)).eval()
 
 
 #: The closed table. Names that fadtk uses, too, mean the same weights as there.

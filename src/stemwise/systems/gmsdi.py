@@ -2,23 +2,26 @@
 
 It never hears a stem. Asked with the words of one source it is taken for a model of that source, which negative words make
 better; asked with all of them, for a model of their mixture. The paper gives no architecture: this is MSDM's waveform
-network with attention to the words. Words compose by concatenation; one more, learned, is always there and is all that is
-left when a description is dropped in training, so the model also knows mixtures that nobody described.
+network with attention to the words (`nets.vocabulary`). One word, learned, is always there and is all that is left when a
+description is dropped in training, so the model also knows mixtures that nobody described.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from stemwise.diffusion import Denoiser, Edm, log_normal, squared_error
+from stemwise.diffusion import Denoiser, Edm, SpectralEdm, log_normal
+from stemwise.diffusion.denoisers import align
 from stemwise.errors import QueryError
 from stemwise.nets.unet1d import UNet1d, UNet1dConfig, Words
+from stemwise.nets.vocabulary import TextConfig, Vocabulary
+from stemwise.systems.msdm import Generation, Separation, noise_from
+from stemwise.systems.spectra import KNOTS, Spectra, powers
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,15 @@ class Prompt:
     """What a source is described with, what it is not, and how far to go from the one to the other.
 
     The estimate is D(against) + weight (D(words) - D(against)); nothing in `against` means no description at all
-    (classifier-free guidance). `weight` 1 is the described model alone, in one evaluation instead of two.
+    (classifier-free guidance). `weight` 1 is the described model alone, in one evaluation instead of two. A prompt without
+    words is of a source that nobody described.
     """
 
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.words:
-            raise QueryError("a source has no words; describe it, for example 'bass'")
         both = [word for word in self.words if word in self.against]
         if both:
             raise QueryError(f"{', '.join(both)} is wanted and unwanted at once; leave it out of the negative words")
@@ -43,23 +45,29 @@ class Prompt:
 
 @dataclass(frozen=True)
 class GmsdiConfig:
-    """What `config.json` of a model holds: ``words`` that it knows, ``window`` in samples at ``rate`` Hz.
+    """What `config.json` of a model holds: ``words`` that it was trained with, ``window`` in samples at ``rate`` Hz.
 
-    Training: ln sigma ~ N(``sigma_mean``, ``sigma_std``); a word is told where its stem is louder than ``floor_db`` (RMS,
-    full scale), and the description is dropped with probability ``dropped``. ``extracted`` are the sources that a
-    validation found to be better separated one by one than all at once.
+    Training: ln sigma ~ N(``sigma_mean``, ``sigma_std``), and the description is dropped with probability ``dropped``.
+    ``spectra``, a row for each word, are the mean spectra that mixtures have because of it: they spare the network the
+    learning of a Wiener filter (`diffusion.SpectralEdm`). ``extracted`` are the sources that a validation found to be better
+    separated one by one than all at once.
     """
 
     words: tuple[str, ...] = ("bass", "drums", "guitar", "piano", "other")
     rate: int = 22050
     window: int = 2**18
     sigma_data: float = 0.2
+    spectra: Spectra = ()
     sigma_mean: float = -3.0
     sigma_std: float = 1.2
     dropped: float = 0.1
-    floor_db: float = -50.0
     extracted: tuple[str, ...] = ()
+    text: TextConfig = field(default_factory=TextConfig)
     net: UNet1dConfig = field(default_factory=lambda: UNet1dConfig(sources=1, context=256))
+    separation: Separation = field(
+        default_factory=lambda: Separation("projection", "dpmpp_2m", 24, 1e-3, 1.0, churn=0.0, resample=1)
+    )
+    generation: Generation = field(default_factory=Generation)
 
     def __post_init__(self) -> None:
         if self.net.sources != 1 or not self.net.context:
@@ -71,63 +79,59 @@ class GmsdiConfig:
             raise ValueError(f"window ({self.window}) must be a multiple of {self.net.multiple}, the network's step")
         if len(set(self.words)) != len(self.words) or not self.words:
             raise ValueError(f"words must be different, and one at least; got {', '.join(self.words) or 'none'}")
+        if self.spectra and [len(row) for row in self.spectra] != [len(KNOTS)] * len(self.words):
+            raise ValueError(f"spectra must be a row of {len(KNOTS)} numbers for each of {len(self.words)} words")
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """What its training reads of a song, to sum it and to know which words to tell."""
+        """The words, which are what a song's stems are called where it has any."""
         return self.words
 
 
 class Gmsdi(nn.Module):
     """E[clean | x, words] for mixtures or sources x (N, time) and sigma (N,)."""
 
+    learns_from = "mixtures"
+
     def __init__(self, config: GmsdiConfig) -> None:
         super().__init__()
         self.config = config
         self.net = UNet1d(config.net)
-        self.table = nn.Embedding(len(config.words) + 1, config.net.context)  # the last is always there
+        self.vocabulary = Vocabulary(config.words, config.text, config.net.context)
 
     def forward(self, x: Tensor, sigma: Tensor, told: Tensor) -> Tensor:
         """`told` (N, word), bool: which of the known words describe each signal."""
-        words = self._words(told)
-        return self._denoiser(words)(x[:, None], sigma)[:, 0]
-
-    def told(self, *descriptions: Sequence[str]) -> Tensor:
-        """Descriptions as `forward` takes them: (description, word), bool. Raises QueryError for unknown words."""
-        known = self.config.words
-        told = torch.zeros(len(descriptions), len(known), dtype=torch.bool)
-        for row, words in zip(told, descriptions):
-            for word in words:
-                if word not in known:
-                    near = difflib.get_close_matches(word, known, 1)
-                    hint = f" (did you mean {near[0]!r}?)" if near else ""
-                    raise QueryError(f"the model does not know the word {word!r}{hint}; it knows {', '.join(known)}")
-                row[known.index(word)] = True
-        return told.to(self.table.weight.device)
+        edm = self._edm(self.vocabulary(told), self._powers(told.float(), x.shape[-1]))
+        return edm(x[:, None], sigma)[:, 0]
 
     def prompted(self, prompts: Sequence[Prompt], most: int = 64) -> Denoiser:
-        """The denoiser of states (batch, slot, time), a prompt for each slot.
+        """The denoiser of states (batch, slot, time), a prompt for each slot. Raises QueryError for unknown words.
 
         All slots, with and against their words, are evaluated at once, in pieces of at most `most` signals.
         """
-        told = self.told(*(prompt.words for prompt in prompts))
         guided = [slot for slot, prompt in enumerate(prompts) if prompt.weight != 1]
-        against = self.told(*(prompts[slot].against for slot in guided))
-        every = torch.cat([told, against])
+        asked = [prompt.words for prompt in prompts] + [prompts[slot].against for slot in guided]
+        words, shares = self.vocabulary.described(*asked), self._shares(asked)
         weight = torch.tensor([prompts[slot].weight for slot in guided])
 
         def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
             signals = torch.cat([x, x[:, guided]], 1)
-            level = torch.as_tensor(sigma).to(x).expand(x.shape[:1] if torch.as_tensor(sigma).ndim < 2 else x.shape[:2])
+            level = torch.as_tensor(sigma).to(x)
+            level = level.expand(x.shape[: max(1, level.ndim)])
             levels = (
                 level[:, None].expand(signals.shape[:2]) if level.ndim == 1 else torch.cat([level, level[:, guided]], 1)
             )
-            rows = zip(
-                signals.flatten(0, 1).split(most),
-                levels.flatten().split(most),
-                every.expand(len(x), -1, -1).flatten(0, 1).split(most),
-            )
-            found = torch.cat([self(*row) for row in rows]).unflatten(0, signals.shape[:2])
+            rows = torch.arange(len(asked), device=x.device).repeat(len(x)).split(most)
+            parts = zip(signals.flatten(0, 1).split(most), levels.flatten().split(most), rows)
+            powers = self._powers(shares, x.shape[-1])
+            found = torch.cat(
+                [
+                    self._edm(Words(*(z[row] for z in words)), None if powers is None else powers[row])(
+                        signal[:, None], sigma
+                    )
+                    for signal, sigma, row in parts
+                ]
+            ).unflatten(0, signals.shape[:2])[:, :, 0]
             if not guided:
                 return found
             wanted, unwanted = found.split([x.shape[1], len(guided)], 1)
@@ -136,25 +140,40 @@ class Gmsdi(nn.Module):
 
         return denoise
 
-    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """EDM's loss of the mixtures of stems (B, stem, channel, time), which are only looked at to see who plays."""
-        config, device = self.config, batch.device
-        power = batch.square().mean((2, 3))
-        told = power > 10 ** (config.floor_db / 10)
-        kept = torch.rand(len(batch), generator=generator, device=generator.device).to(device) >= config.dropped
-        clean = batch.sum(1).mean(1)[:, None]
+    def powers(self, prompts: Sequence[Prompt], frames: int) -> Tensor | None:
+        """The power spectral densities (slot, frames // 2 + 1) that prompts ask for; None where the model has none."""
+        powers = self._powers(self._shares([prompt.words for prompt in prompts]), frames)
+        return None if powers is None else powers[:, 0]
 
-        def source(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn(shape, generator=generator, device=generator.device).to(device)
-
+    def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        """EDM's loss of described mixtures: {"mixture": (B, channel, time), "told": bool (B, word)}."""
+        config, clean = self.config, batch["mixture"].mean(1, keepdim=True)
+        source = noise_from(generator, clean.device)
+        kept = torch.rand(len(clean), generator=generator, device=generator.device).to(clean.device) >= config.dropped
+        told = batch["told"] & kept[:, None]
         sigma = log_normal(source, clean.shape[:1], config.sigma_mean, config.sigma_std)
-        weight = Edm(nn.Identity(), config.sigma_data).weight(sigma)
-        denoiser = self._denoiser(self._words(told & kept[:, None]))
-        return (weight * squared_error(denoiser, clean, sigma, source(clean.shape))).mean()
+        edm = self._edm(self.vocabulary(told), self._powers(told.float(), clean.shape[-1]))
+        error = edm(clean + sigma[:, None, None] * source(clean.shape), sigma) - clean
+        return (align(edm.weight(sigma), error) * error.square()).mean()
 
-    def _denoiser(self, words: Words) -> Denoiser:
-        return Edm(partial(self.net, words=words), self.config.sigma_data)
+    def _edm(self, words: Words, power: Tensor | None) -> Edm | SpectralEdm:
+        net = partial(self.net, words=words)
+        return Edm(net, self.config.sigma_data) if power is None else SpectralEdm(net, power)
 
-    def _words(self, told: Tensor) -> Words:
-        always = told.new_ones(len(told), 1)
-        return Words(self.table.weight.expand(len(told), -1, -1), torch.cat([told, always], 1))
+    def _shares(self, descriptions: Sequence[Sequence[str]]) -> Tensor:
+        """(description, word): 1 for the words that are known; an average one for texts that are not."""
+        words = self.config.words
+        rows = [
+            [float(word in texts) for word in words]
+            if not texts or set(texts) & set(words)
+            else [1 / len(words)] * len(words)
+            for texts in descriptions
+        ]
+        return torch.tensor(rows, device=self.vocabulary.always.device)
+
+    def _powers(self, shares: Tensor, frames: int) -> Tensor | None:
+        """(N, 1, bins): what the shares (N, word) say, and that of all words together where nothing is described."""
+        if not self.config.spectra:
+            return None
+        each = powers(self.config.spectra, self.config.rate)(frames).to(shares.device)
+        return torch.where(shares.any(1, keepdim=True), shares, 1.0).to(each)[:, None] @ each

@@ -18,7 +18,6 @@ from stemwise.diffusion import (
     Free,
     Known,
     SlotCoupling,
-    common,
     couple,
     dpmpp_2m,
     exact,
@@ -30,8 +29,12 @@ from stemwise.diffusion import (
 from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.systems.gmsdi import Gmsdi, Prompt
-from stemwise.systems.likelihoods import Projection, gaussian_variance
+from stemwise.systems.joint import common, cost, likelihood, posterior
+from stemwise.systems.msdm import Separation
 from stemwise.systems.system import Context, unanswerable
+
+#: The source that is whatever the others leave.
+REST = "rest"
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,12 @@ class GmsdiSystem:
     gamma: float = 1.0
     extracted: tuple[str, ...] = ()
     precision: torch.dtype = torch.float32
-    sigma_min: float = 1e-3
-    sigma_max: float = 1.0
 
     def __post_init__(self) -> None:
         if self.gamma <= 0:
             raise QueryError(f"gamma is {self.gamma:g}; it must be above 0 (small: sources follow the mixture closely)")
-        self.prior.told(*(words for _, words in self.sources), self.negative or ())
+        self.prior.vocabulary.check(*(word for _, words in self.sources for word in words), *(self.negative or ()))
+        self.prompts()  # words that are wanted and unwanted are found here, not in the middle of a song
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,8 +82,12 @@ class GmsdiSystem:
 
     @property
     def evaluations(self) -> int:
-        """Steps of a separation, each one evaluation of all sources."""
-        return 24
+        """As the configuration says; each is one of all sources at once."""
+        return self._how.steps * cost(self._how)
+
+    @property
+    def _how(self) -> Separation:
+        return self.prior.config.separation
 
     @property
     def sums(self) -> bool:
@@ -106,21 +112,24 @@ class GmsdiSystem:
         lacking = mix - x.sum(1)
         return (x + lacking[:, None] / len(self.names))[:, :, None], lacking[:, None]
 
-    def _separator(self, mix: Tensor, steps: int) -> Tensor:
+    def _separator(self, mix: Tensor, evaluations: int) -> Tensor:
         """All sources at once."""
-        return self._restricted(self.prior.prompted(self.prompts()), mix, len(self.names), steps)
+        return self._restricted(self.prompts(), mix, evaluations)
 
-    def _extractor(self, mix: Tensor, name: str, steps: int) -> Tensor:
+    def _extractor(self, mix: Tensor, name: str, evaluations: int) -> Tensor:
         """One source against the rest, which is described by all other words."""
         own = next(prompt for (other, _), prompt in zip(self.sources, self.prompts()) if other == name)
         rest = Prompt(tuple(dict.fromkeys(word for other, words in self.sources if other != name for word in words)))
-        return self._restricted(self.prior.prompted([own, rest]), mix, 2, steps)[:, 0]
+        return self._restricted([own, rest], mix, evaluations)[:, 0]
 
-    def _restricted(self, denoiser: Denoiser, mix: Tensor, slots: int, steps: int) -> Tensor:
-        how = Projection(gaussian_variance(*[1.0] * slots)).condition(denoiser, mix, slots, dpmpp_2m)
-        sigmas = karras(max(1, steps), self.sigma_min, self.sigma_max, 7.0)
-        noise = common(seeded(0, mix.device))
-        return last(sample(how.denoiser, sigmas, noise, constraint=how.constraint, step=how.step)).x
+    def _restricted(self, prompts: Sequence[Prompt], mix: Tensor, evaluations: int) -> Tensor:
+        """Slots (B, prompt, time) that sum to the mixtures (B, time), by the configured likelihood and step rule."""
+        how, frames = self._how, mix.shape[-1]
+        known = self.prior.powers(prompts, frames)
+        loudest = 0 if known is None else int(known.sum(-1).argmax())
+        way = likelihood(how, len(prompts), loudest, None if known is None else lambda _: known)
+        steps, noise = max(1, evaluations // cost(how)), common(seeded(0, mix.device))
+        return posterior(self.prior.prompted(prompts), way, how, mix, len(prompts), steps, noise)
 
     @torch.no_grad()
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
@@ -137,7 +146,8 @@ class GmsdiSystem:
         given = [signal[0] for signal in context.known.values()]
         prior = self.prior.prompted([*prompts, Prompt(playing)])
         free, sources = len(order) + 1, len(order)
-        noise, sigmas = seeded(seed, device), karras(steps, self.sigma_min, self.sigma_max, 7.0)
+        how, noise = self.prior.config.generation, seeded(seed, device)
+        sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
         shape = (1, free + bool(given), self.window)
         if not given and not context.fixed:
             pull = SlotCoupling(tuple(range(sources)), sources, self.gamma, self.gamma)
@@ -167,23 +177,26 @@ class GmsdiSystem:
 
     def _stable(self, part: int, steps: int) -> float:
         """Gamma over sigma, no smaller than what steps of this size can follow: (1 - sigma'/sigma) rate < 1."""
-        ratio = 1 - (self.sigma_min / self.sigma_max) ** (1 / max(1, steps))
+        how = self.prior.config.generation
+        ratio = 1 - (how.sigma_min / how.sigma_max) ** (1 / max(1, steps))
         return max(self.gamma, (ratio * (part + 1)) ** 0.5)
 
 
 def described(stems: Sequence[str], known: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Names and words of sources from descriptions: "slap bass" becomes "slap-bass" and its words.
 
-    A description is one known word, or several that are known. Raises QueryError for two of the same name.
+    A description is one known word, or several that are known, or, for a text encoder, any text. `REST` has no words: it is
+    what nobody described. Raises QueryError for two of the same name.
     """
     sources: dict[str, tuple[str, ...]] = {}
     for stem in stems:
-        name = "-".join(stem.split())
+        name, words = "-".join(stem.split()), tuple(stem.split())
         if not name or name in sources:
             raise QueryError(
                 f"{'a stem has no words' if not name else f'{name} is asked for twice'}; describe each stem once"
             )
-        sources[name] = (stem,) if stem in known else tuple(stem.split())
+        several = stem not in known and len(words) > 1 and set(words) <= set(known)
+        sources[name] = () if name == REST else words if several else (stem,)
     return tuple(sources.items())
 
 

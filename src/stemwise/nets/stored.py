@@ -1,0 +1,29 @@
+"""Networks of transformers with weights from a folder or the Hugging Face cache. Nothing is downloaded here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stemwise.errors import ModelError
+
+
+def of_transformers(kind: str, source: str, extra: str = "eval") -> Any:
+    """A class of transformers by name, with the weights (or the files) of `source`. Raises ModelError with the remedy.
+
+    `extra` is what installs transformers for the caller's purpose.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ModelError(
+            f"this needs transformers; install it with: pip install 'stemwise[{extra}]' ({error})"
+        ) from error
+    try:
+        return getattr(transformers, kind).from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{source}: no weights of {kind} in this folder or in the Hugging Face cache ({reason}). With a network, "
+            f"`hf download {source}` puts them into the cache; for a machine without one, add --local-dir FOLDER, copy "
+            "the folder, and give its path"
+        ) from error
