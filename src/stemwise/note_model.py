@@ -73,6 +73,21 @@ class NoteParts:
         before, after = (Counter(map(tuple, multiset(n).tolist())) for n in (self.music.notes, notes_of(self.score)))
         return (before - after).total()
 
+    def table(self) -> str:
+        """The notes as CSV, in order: onset, duration, pitch, velocity (ticks, MIDI), track, instrument, confidence.
+
+        `track` is the input's, from 1. Doublings are a note's further instruments, joined to the first by +.
+        """
+        names = np.array([one.name for one in self.instruments])
+        lines = ["onset,duration,pitch,velocity,track,instrument,confidence"]
+        columns = zip(
+            self.music.notes.tolist(), self.labels.tolist(), self.confidence.tolist(), self.doubled, strict=True
+        )
+        for (onset, duration, pitch, velocity, track), label, sure, more in columns:
+            played = "+".join([str(names[label]), *names[more]])
+            lines.append(f"{onset},{duration},{pitch},{velocity},{track + 1},{played},{sure:.4f}")
+        return "\n".join(lines) + "\n"
+
     def to_bytes(self) -> bytes:
         """A multi-track MIDI file."""
         return written(self.score, self.music.census)

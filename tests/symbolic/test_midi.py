@@ -108,7 +108,7 @@ def test_no_note_changes_however_equal_pitches_overlap(notes: list[Any], labels:
             assert (one["onset"][1:] >= (one["onset"] + one["duration"])[:-1]).all()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(seed=st.integers(5_000_000, 6_000_000))
 def test_composed_songs_lose_nothing(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("song")

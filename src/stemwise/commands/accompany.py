@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stemwise.commands import midi as v
 from stemwise.commands import midi_making as m
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
@@ -37,6 +38,8 @@ def accompany(
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/NAME.")] = o.ACCOMPANIED,
     device: o.Device = "auto",
     steps: o.Steps = 24,
+    plot: v.Plot = False,
+    render: v.Render = False,
     mp3: o.Mp3 = False,
     mp3_bitrate: o.Bitrate = None,
     flac: o.Flac = False,
@@ -72,7 +75,7 @@ def accompany(
         parts = m.played(given, prior, asked)
         asked = asked or tuple(stem for stem in prior.system.names if stem not in parts.files)
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
-        making = m.Accompanying(prior, where, parts, asked, steps)
+        making = m.Accompanying(prior, where, parts, asked, steps, v.Views(plot, render))
         base = name or next(iter(parts.files.values())).stem
         numbers = takes(base, candidates)
         outcomes = work_through(
@@ -81,6 +84,7 @@ def accompany(
             lambda outcome: tell(voice, outcome),
         )
         raise typer.Exit(conclude(voice, "accompany", outcomes))
+    v.only_for_midi(plot, render)
     loaded = load(model, device)
     wanted = known_names(o.names(want), loaded.stems, f"the model {loaded.name} has")
     played, source = heard(given, loaded, wanted)
@@ -110,7 +114,7 @@ def accompany(
         contest = Contest(source, base, seeds, play, judge, Made("accompany", loaded.name, played, seed, ranked))
         outcomes = hold(contest, place, voice, lambda outcome: tell(voice, outcome))
         raise typer.Exit(conclude(voice, "accompany", outcomes))
-    numbers = {f"{base}/take-{n + 1}": n for n in range(candidates)} if candidates > 1 else {base: 0}
+    numbers = takes(base, candidates)
     items = [Item(source, track) for track in numbers]
     outcomes = work_through(items, take, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "accompany", outcomes))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stemwise.commands import midi as v
 from stemwise.commands import midi_making as m
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
@@ -33,6 +34,8 @@ def generate(
     device: o.Device = "auto",
     steps: o.Steps = 24,
     midi: Annotated[bool, typer.Option("--midi", help="Make a multi-track MIDI file instead of audio.")] = False,
+    plot: v.Plot = False,
+    render: v.Render = False,
     mp3: o.Mp3 = False,
     mp3_bitrate: o.Bitrate = None,
     flac: o.Flac = False,
@@ -60,20 +63,22 @@ def generate(
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
-    numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in range(seed, seed + count)}
+    seeds = range(seed, seed + count)
+    numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in seeds}
     if midi:
         if rank is not None:
             raise QueryError("--rank listens to audio; leave it out with --midi")
         prior = m.prior(model, device)
         parts = known_names(o.names(stems), prior.system.names, f"the model {prior.name} has") or prior.system.names
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
-        making = m.Generating(prior, where, parts, m.bars_of(seconds), steps)
+        making = m.Generating(prior, where, parts, m.bars_of(seconds), steps, v.Views(plot, render))
         made = work_through(
             [Item(Path(f"seed {n}"), track) for track, n in numbers.items()],
             lambda item: making.work(item, numbers[item.track], voice),
             lambda outcome: tell(voice, outcome),
         )
         raise typer.Exit(conclude(voice, "generate", made))
+    v.only_for_midi(plot, render)
     loaded = load(model, device)
     wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
@@ -94,7 +99,6 @@ def generate(
 
         return produce(item, place, made, make)
 
-    seeds = range(seed, seed + count)
     if rank is not None:
         if rank is Rank.COHERENCE and len(wanted) < 2:
             raise QueryError("--rank coherence asks how stems fit together; it needs at least two")
@@ -104,7 +108,6 @@ def generate(
         contest = Contest(source, base, seeds, play, judge, Made("generate", loaded.name, {}, seed, ranked))
         outcomes = hold(contest, place, voice, lambda outcome: tell(voice, outcome))
         raise typer.Exit(conclude(voice, "generate", outcomes))
-    numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in seeds}
     items = [Item(Path(f"seed {n}"), track) for track, n in numbers.items()]
     outcomes = work_through(items, piece, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "generate", outcomes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +35,45 @@ Version = Annotated[
 ]
 Plot = Annotated[bool, typer.Option("--plot", help="MIDI: add a picture of the notes.")]
 Render = Annotated[bool, typer.Option("--render", help="MIDI: add audio, as stems and mix.")]
+Table = Annotated[bool, typer.Option("--table", help="MIDI: add a table of notes, each with its confidence.")]
+
+
+@dataclass(frozen=True)
+class Views:
+    """What is put beside a MIDI file: a picture NAME.png, a folder audio/."""
+
+    plot: bool = False
+    render: bool = False
+
+    def parameters(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"plot": self.plot, "render": self.render}
+
+    def add(
+        self, music: Music, parts: Mapping[str, Notes], instruments: Sequence[Instrument], folder: Path, name: str
+    ) -> dict[str, Any]:
+        """Put them into a folder that is being made; returns facts for its manifest."""
+        facts = {}
+        if self.plot:
+            from stemwise.symbolic.picture import draw
+
+            draw(music, parts, folder / f"{name}.png", name)
+        if self.render:
+            import torch
+
+            from stemwise.audio_io import FLOAT_WAV
+            from stemwise.commands.produce import put_audio
+            from stemwise.outputs import Made, finish
+            from stemwise.stems import Audio
+            from stemwise.symbolic.rendering import sound
+
+            stems, player = sound(music, parts, instruments)
+            audio = Audio.of({stem: torch.from_numpy(signal)[None] for stem, signal in stems.items()}, 44100)
+            (folder / "audio").mkdir()
+            files, gains = put_audio(folder / "audio", audio, FLOAT_WAV)
+            finish(folder / "audio", Made("render", player, {}, 0, {}, gains), files)
+            facts["rendered_by"] = player
+        return facts
 
 
 @dataclass(frozen=True)
@@ -46,8 +85,8 @@ class Asked:
     doublings: bool = False
     steps: int | None = None
     seed: int | None = None
-    plot: bool = False
-    render: bool = False
+    table: bool = False
+    views: Views = field(default_factory=Views)
 
 
 def locks(texts: Sequence[str] | None) -> dict[str, str]:
@@ -69,17 +108,23 @@ def check(asked: Asked, midi: bool, stems: bool) -> None:
         )
     if not midi and asked != Asked(steps=asked.steps, locked={}):
         raise QueryError(
-            "--present, --lock, --doublings, --seed, --plot and --render are for MIDI files, and none was given"
+            "--present, --lock, --doublings, --seed, --table, --plot and --render are for MIDI files, and none was given"
         )
 
 
+def only_for_midi(plot: bool, render: bool) -> None:
+    """Raise QueryError where views of MIDI files are wanted of audio."""
+    if plot or render:
+        raise QueryError("--plot and --render are for MIDI; stems of audio can be heard as they are")
+
+
 def midi_file(source: Path) -> Path | None:
-    """The MIDI file that an input is, or that the folder of an earlier result holds; None where it is something else."""
+    """The MIDI file that an input is by its name or content, or that the folder of an earlier result holds; or None."""
     from stemwise.outputs import MIDI, read_manifest
-    from stemwise.symbolic import is_midi
+    from stemwise.symbolic import MIDI_SUFFIXES, is_midi
 
     if source.is_file():
-        return source if is_midi(source) else None
+        return source if source.suffix.lower() in MIDI_SUFFIXES or is_midi(source) else None
     try:
         manifest = read_manifest(source) if source.is_dir() else None
     except AudioFileError:
@@ -110,8 +155,8 @@ class NoteJob:
             "doublings": asked.doublings,
             "steps": asked.steps,
             "sampled": asked.seed is not None,
-            "plot": asked.plot,
-            "render": asked.render,
+            "table": asked.table,
+            **asked.views.parameters(),
         }
         made = Made("separate", self.model.name, {MIX: source}, asked.seed or 0, parameters)
         return produce(item, self.place, made, lambda folder: self._make(item, source, folder), close_midi)
@@ -132,42 +177,10 @@ class NoteJob:
         file = folder / f"{name}.mid"
         parts.save(file)
         played = {one: parts[one] for one in parts.names}
-        extra = add_views(parts.music, played, parts.instruments, folder, name, plot=asked.plot, render=asked.render)
+        if asked.table:
+            (folder / f"{name}.csv").write_text(parts.table(), encoding="utf-8")
+        extra = asked.views.add(parts.music, played, parts.instruments, folder, name)
         return {}, {"parts": described(parts, file.name), **_facts(parts), **extra}
-
-
-def add_views(
-    music: Music,
-    parts: Mapping[str, Notes],
-    instruments: Sequence[Instrument],
-    folder: Path,
-    name: str,
-    *,
-    plot: bool,
-    render: bool,
-) -> dict[str, Any]:
-    """The picture NAME.png and the folder audio/ beside a MIDI file; returns facts for its manifest."""
-    facts = {}
-    if plot:
-        from stemwise.symbolic.picture import draw
-
-        draw(music, parts, folder / f"{name}.png", name)
-    if render:
-        from stemwise.audio_io import FLOAT_WAV
-        from stemwise.commands.produce import put_audio
-        from stemwise.outputs import Made, finish
-        from stemwise.stems import Audio
-        from stemwise.symbolic.rendering import sound
-
-        stems, player = sound(music, parts, instruments)
-        import torch
-
-        audio = Audio.of({stem: torch.from_numpy(signal)[None] for stem, signal in stems.items()}, 44100)
-        (folder / "audio").mkdir()
-        files, gains = put_audio(folder / "audio", audio, FLOAT_WAV)
-        finish(folder / "audio", Made("render", player, {}, 0, {}, gains), files)
-        facts["rendered_by"] = player
-    return facts
 
 
 def described(parts: NoteParts, file: str) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stemwise.commands.console import Voice
-from stemwise.commands.midi import close_midi, midi_file
+from stemwise.commands.midi import Views, close_midi, midi_file
 from stemwise.errors import QueryError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from stemwise.commands.produce import Files, Place
     from stemwise.longform import ProgressCallback
     from stemwise.stems import Rolls
-    from stemwise.symbolic import Music
+    from stemwise.symbolic import Music, Notes
     from stemwise.systems.roll_system import RollSystem
 
 TEMPO = 120.0
@@ -49,8 +51,11 @@ def bars_of(seconds: float) -> int:
 class Generating:
     """What is done for each seed of `generate --midi`."""
 
-    def __init__(self, named: Named, place: Place, wanted: Sequence[str], bars: int, steps: int | None) -> None:
+    def __init__(
+        self, named: Named, place: Place, wanted: Sequence[str], bars: int, steps: int | None, views: Views
+    ) -> None:
         self.named, self.place, self.wanted, self.bars, self.steps = named, place, tuple(wanted), bars, steps
+        self.views = views
 
     def work(self, item: Item, seed: int, voice: Voice) -> Outcome:
         """Make one."""
@@ -61,13 +66,14 @@ class Generating:
 
         system = self.named.system
         parameters = {"midi": True, "bars": self.bars, "stems": list(self.wanted), "steps": self.steps or system.steps}
+        parameters |= self.views.parameters()
 
         def make(folder: Path) -> tuple[Files, dict[str, Any]]:
             with voice.progress(item.track) as progress:
                 tell = _teller(progress, self.bars * 240 / TEMPO)
                 rolls = system.generate(self.wanted, bars=self.bars, seed=seed, steps=self.steps, progress=tell)
             score = to_score(rolls, system.layout, Writing(tempo=TEMPO))
-            return {}, _put(Music(score, notes_of(score)), item, folder, ())
+            return {}, _put(Music(score, notes_of(score)), item, folder, (), self.views)
 
         return produce(item, self.place, Made("generate", self.named.name, {}, seed, parameters), make, close_midi)
 
@@ -142,8 +148,11 @@ def _stem_of(name: str, program: int, is_drum: bool, stems: Sequence[str]) -> st
 class Accompanying:
     """What is done for each seed of `accompany` with MIDI files."""
 
-    def __init__(self, named: Named, place: Place, given: Played, wanted: Sequence[str], steps: int | None) -> None:
+    def __init__(
+        self, named: Named, place: Place, given: Played, wanted: Sequence[str], steps: int | None, views: Views
+    ) -> None:
         self.named, self.place, self.given, self.wanted, self.steps = named, place, given, tuple(wanted), steps
+        self.views = views
 
     def work(self, item: Item, seed: int, voice: Voice) -> Outcome:
         """Make one."""
@@ -154,6 +163,7 @@ class Accompanying:
 
         system, music = self.named.system, self.given.music
         parameters = {"want": list(self.wanted), "given": sorted(self.given.files), "steps": self.steps or system.steps}
+        parameters |= self.views.parameters()
 
         def make(folder: Path) -> tuple[Files, dict[str, Any]]:
             known, bars = self._rolls()
@@ -162,7 +172,7 @@ class Accompanying:
                 made = system.accompany(known, self.wanted, bars=bars, seed=seed, steps=self.steps, progress=tell)
             score = music.score.copy()
             score.tracks.extend(to_score(made, system.layout, Writing(ticks=music.tpq)).tracks)
-            return {}, _put(Music(score, notes_of(score), music.census), item, folder, self.given.stems)
+            return {}, _put(Music(score, notes_of(score), music.census), item, folder, self.given.stems, self.views)
 
         made = Made("accompany", self.named.name, self.given.files, seed, parameters)
         return produce(item, self.place, made, make, close_midi)
@@ -190,29 +200,40 @@ class Accompanying:
         return every.select([name for name in layout.stems if name in self.given.files]), begins
 
 
-def _put(music: Music, item: Item, folder: Path, given: Sequence[str]) -> dict[str, Any]:
-    """Write the MIDI file of a folder that is being made; the facts for its manifest."""
+def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Views) -> dict[str, Any]:
+    """Write the MIDI file of a folder that is being made, and its views; the facts for its manifest."""
     from stemwise.checkpoint import write_atomically
+    from stemwise.symbolic import Instrument
     from stemwise.symbolic.midi import written
 
     name = Path(item.track).name
     write_atomically(folder / f"{name}.mid", written(music.score, music.census))
+    stems = [*given, *(title for title, _, _ in music.tracks[len(given) :])]
     parts: dict[str, dict[str, Any]] = {}
-    for number, (title, program, is_drum) in enumerate(music.tracks):
-        stem = given[number] if number < len(given) else title
-        facts = parts.setdefault(
-            stem, {"file": f"{name}.mid", "tracks": [], "program": program, "drums": is_drum, "notes": 0}
-        )
-        facts["given"] = number < len(given)
-        facts["tracks"].append(title)
-        facts["notes"] += int((music.notes["track"] == number).sum())
+    notes: dict[str, Notes] = {}
+    instruments = []
+    for stem in dict.fromkeys(stems):
+        numbers = [k for k, one in enumerate(stems) if one == stem]
+        notes[stem] = music.notes[np.isin(music.notes["track"], numbers)]
+        _, program, is_drum = music.tracks[numbers[0]]
+        instruments.append(Instrument(stem, program, is_drum))
+        parts[stem] = {
+            "file": f"{name}.mid",
+            "tracks": [music.tracks[k][0] for k in numbers],
+            "program": program,
+            "drums": is_drum,
+            "notes": len(notes[stem]),
+            "given": numbers[0] < len(given),
+        }
+    heard = {stem: its for stem, its in notes.items() if len(its)}
     ends = music.notes["onset"] + music.notes["duration"]
     return {
-        "parts": {stem: facts for stem, facts in parts.items() if facts["notes"]},
+        "parts": {stem: parts[stem] for stem in heard},
         "seconds": round(float(music.seconds(ends.max())), 3) if len(ends) else 0.0,
         "ticks_per_quarter": music.tpq,
         "notes": len(music.notes),
         "events_lost": music.census.lost,
+        **(views.add(music, heard, instruments, folder, name) if heard else {}),
     }
 
 

@@ -48,6 +48,7 @@ def separate(
     lock: m.Lock = None,
     doublings: m.Doublings = False,
     seed: m.Version = None,
+    table: m.Table = False,
     plot: m.Plot = False,
     render: m.Render = False,
     skip_existing: o.SkipExisting = False,
@@ -77,7 +78,7 @@ def separate(
     kind = read_info(folder_of(model))
     items = find(inputs, kind.stems, AUDIO_SUFFIXES | MIDI_SUFFIXES)
     scores = {item for item in items if m.midi_file(item.source) is not None}
-    asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, plot, render)
+    asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, table, m.Views(plot, render))
     m.check(asked, bool(scores), bool(stems or two_stems))
 
     def place_for(loaded: Model | NoteModel) -> Place:

@@ -168,6 +168,7 @@ def assign(
     several = np.zeros((len(labels), len(model.stems)), dtype=np.float32)
     order = np.flatnonzero(labels == UNKNOWN)
     order = np.random.default_rng(0 if generator is None else generator.initial_seed()).permutation(order)
+    steps = min(steps, max(1, len(order)))
     for step, turn in enumerate(np.array_split(order, steps)):
         chances, several = _looked_at(model, question, labels, _part(progress, step, steps))
         drawn = torch.from_numpy(chances[turn])
