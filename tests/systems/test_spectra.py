@@ -15,7 +15,7 @@ from stemwise.nets.unet1d import UNet1dConfig
 from stemwise.systems.joint import Joint, likelihood_of
 from stemwise.systems.likelihoods import Projection, SpectralProjection, gaussian_variance
 from stemwise.systems.msdm import Msdm, MsdmConfig, Separation
-from stemwise.systems.spectra import KNOTS, measured, powers
+from stemwise.systems.spectra import KNOTS, measured, powers, unmixed
 
 RATE, FRAMES = 8000, 4096
 LOW = tuple(0.2 if knot < 200 else 0.01 for knot in KNOTS)
@@ -89,6 +89,17 @@ def test_projection_by_spectra_of_a_prior_that_knows_no_more_is_near_the_wiener_
     best = float((wiener(mix) - truth).square().mean())
     assert error(SpectralProjection(powers((LOW, HIGH), RATE))) < 1.3 * best
     assert error(Projection(gaussian_variance(1.0, 1.0))) > 3 * best
+
+
+def test_spectra_of_sources_are_found_from_mixtures_alone() -> None:
+    torch.manual_seed(0)
+    told = torch.rand(600, 3) < 0.6
+    told = told[told.any(1)]
+    sources = torch.stack([noise((row,), len(told))[:, 0] for row in (LOW, HIGH, WIDE)], 1)
+    found = unmixed((sources * told[..., None]).sum(1), told, RATE)
+    for row, truth in zip(found, measured(sources, RATE)):
+        strong = [k for k, level in enumerate(truth) if level > 0.3 * max(truth)]
+        assert all(0.7 < row[k] / truth[k] < 1.4 for k in strong)
 
 
 def test_a_model_with_spectra_trains_separates_and_says_what_they_must_be() -> None:
