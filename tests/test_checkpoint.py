@@ -97,7 +97,7 @@ def _weights(content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], None
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: not valid JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: format None, expected 1"),
         (_edit("format", 9), r"format 9, expected 1.*newer stemwise"),
-        (_edit("type", "os.system"), r"unknown model type 'os\.system'; allowed: band, .*toy"),
+        (_edit("type", "os.system"), r"unknown model type 'os\.system'; allowed: audioldm2, band, .*toy"),
         (_edit("type", ["toy"]), "unknown model type"),
         (_edit("rate", "fast"), r"config\.json: field missing or of the wrong kind"),
         (_edit("config", {"wide": 3}), r"config\.json: config\.wide: unknown field.*allowed: stems"),
@@ -154,7 +154,7 @@ def test_pickle_in_disguise_is_refused_and_never_run(folder: Path, tmp_path: Pat
 
 
 def test_only_types_in_the_table_and_finite_weights_are_stored(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"a Linear cannot be stored as a model; types that can: band, .*toy"):
+    with pytest.raises(ModelError, match=r"a Linear cannot be stored as a model; types that can: audioldm2, band, .*toy"):
         save_model(tmp_path / "a", torch.nn.Linear(1, 1))
     module = Toy(ToyConfig())
     module.first.weight.data[0] = 1e6

@@ -33,6 +33,8 @@ TYPES: dict[str, tuple[str, str, str]] = {
     "msdm": ("stemwise.systems.msdm", "Msdm", "MsdmConfig"),
     "msdm-weak": ("stemwise.systems.msdm", "WeakMsdm", "MsdmConfig"),
     "msgld": ("stemwise.systems.msgld", "Msgld", "MsgldConfig"),
+    "audioldm2": ("stemwise.systems.componet_base", "AudioLdm2", "AudioLdm2Config"),
+    "componet": ("stemwise.systems.componet", "Componet", "ComponetConfig"),
     "gmsdi": ("stemwise.systems.gmsdi", "Gmsdi", "GmsdiConfig"),
     "melvae": ("stemwise.codecs.melvae", "MelVae", "MelVaeConfig"),
     "cocola": ("stemwise.coherence.cocola", "Cocola", "CocolaConfig"),
@@ -284,12 +286,20 @@ def _known_fields(cls: type, values: Mapping[str, Any], place: str) -> tuple[dic
         if key not in allowed:
             near = _closest(str(key), allowed)
             mistakes.append(f"{place}.{key}: unknown field{near}; allowed: {', '.join(allowed)}")
-        elif dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            known[key], inner = _known_fields(hints[key], value, f"{place}.{key}")
+        elif (section := _section(hints[key], value)) is not None:
+            known[key], inner = _known_fields(section, value, f"{place}.{key}")
             mistakes += inner
         else:
             known[key] = value
     return known, mistakes
+
+
+def _section(hint: Any, value: Any) -> type | None:
+    """The dataclass that a mapping is meant for; of several that a field allows, the one that shares most names with it."""
+    options = [cls for cls in (hint, *typing.get_args(hint)) if isinstance(cls, type) and dataclasses.is_dataclass(cls)]
+    if not options or not isinstance(value, Mapping):
+        return None
+    return max(options, key=lambda cls: len({entry.name for entry in dataclasses.fields(cls)} & set(value)))
 
 
 def _closest(word: str, allowed: Any) -> str:

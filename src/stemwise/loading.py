@@ -38,7 +38,7 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     `precision` is that of the network: "float32", "bfloat16", or "auto", bfloat16 where the device has it natively
     (the answers of the two differ by about -40 dB). What some models take besides (None: their own): `phase` ("mixture" or
     "vocoder", see `MsgldSystem`); `stems` (descriptions of the sources), `negative` (words), `gamma`, `weight` (see
-    `GmsdiSystem`).
+    `GmsdiSystem`); `guidance`, `strength`, `start`, `end` (see `ComponetSampling`).
     """
     from stemwise.checkpoint import load_model, read_info
 
@@ -57,6 +57,9 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
     """What answers with these weights. Raises `ModelError` for weights of another kind."""
     from stemwise.systems.band import Band
     from stemwise.systems.band_system import BandSystem
+    from stemwise.systems.componet import Componet
+    from stemwise.systems.componet_base import AudioLdm2
+    from stemwise.systems.componet_system import ComponetSystem
     from stemwise.systems.gmsdi import Gmsdi
     from stemwise.systems.gmsdi_system import GmsdiSystem, described
     from stemwise.systems.joint import Joint
@@ -74,6 +77,12 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
     if isinstance(module, Gmsdi):
         words = module.config.words
         return GmsdiSystem(module, described(words, words), extracted=module.config.extracted, precision=precision)
+    if isinstance(module, Componet):
+        return ComponetSystem(module, precision)
+    if isinstance(module, AudioLdm2):
+        raise ModelError(
+            f"{folder}: a text-to-audio model, which hears nothing; train an adapter of it (recipes/componet-*.yaml)"
+        )
     if isinstance(module, NoteAssigner):
         raise ModelError(
             f"{folder}: this model is for MIDI files, not for audio; in Python it is stemwise.load_notes()"
@@ -83,18 +92,27 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
 
 def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
     """The system with what was asked of it. Raises `QueryError` for what it does not take."""
+    from stemwise.systems.componet_system import ComponetSystem
     from stemwise.systems.gmsdi_system import GmsdiSystem, described
     from stemwise.systems.msgld_system import MsgldSystem, Phase
 
-    takes = {GmsdiSystem: ("stems", "negative", "gamma", "weight"), MsgldSystem: ("phase",)}.get(type(system), ())
+    takes = {
+        GmsdiSystem: ("stems", "negative", "gamma", "weight"),
+        MsgldSystem: ("phase",),
+        ComponetSystem: ("phase", "guidance", "strength", "start", "end"),
+    }.get(type(system), ())
     foreign = [wish for wish in wishes if wish not in takes]
     if foreign:
         allowed = f"it takes {', '.join(takes)}" if takes else "leave it away"
         raise QueryError(f"the model {name} takes no {foreign[0]}; {allowed}")
-    if isinstance(system, MsgldSystem):
-        if wishes["phase"] not in get_args(Phase):
-            raise QueryError(f"unknown phase {wishes['phase']!r}; choose {' or '.join(get_args(Phase))}")
-        return replace(system, phase=wishes["phase"])
+    if isinstance(system, MsgldSystem | ComponetSystem):
+        phase = wishes.get("phase", system.phase)
+        if phase not in get_args(Phase):
+            raise QueryError(f"unknown phase {phase!r}; choose {' or '.join(get_args(Phase))}")
+        system = replace(system, phase=phase)
+        if isinstance(system, MsgldSystem):
+            return system
+        return system.changed(**{wish: value for wish, value in wishes.items() if wish != "phase"})
     assert isinstance(system, GmsdiSystem)
     changes = {wish: value for wish, value in wishes.items() if wish != "stems"}
     if "stems" in wishes:

@@ -7,7 +7,8 @@ A trainable is an `nn.Module` of the table in `stemwise.checkpoint`, with a `con
 
 where `batch` is float32 (batch, stem, channel, time), or what `training_data` has for the kind that the module names with
 `learns_from`, and `generator` lives on its device. A module may also have `validate(batch, generator)`, with the same
-kind of result, where validation should measure something else.
+kind of result, where validation should measure something else, and `begin()`, called once before the first step, when
+`model.parts` have their weights.
 
 Step i uses the windows, noise and learning rate that belong to (seed, i, process) and nothing else, so a run that was
 killed anywhere continues from its last checkpoint to the same weights, bit for bit, as one that was not.
@@ -115,6 +116,7 @@ class _Loop:
         else:
             for part, folder in recipe.model.parts.items():
                 checkpoint.load_weights(self.module.get_submodule(part), folder)
+            getattr(self.module, "begin", lambda: None)()
         made = optimizers(self.module, recipe.optim)
         # Rates are the recipe's, also where the stored state brings others.
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in made]

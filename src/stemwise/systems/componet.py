@@ -1,0 +1,132 @@
+"""CompoNet (Ciranni et al. 2024, arXiv 2404.16969 v1): an adapter by which a frozen text-to-audio model hears a mix.
+
+One model for every relation between the stems that are heard and those that are wanted: both sides are told in words, the
+mix of what is heard enters through a ControlNet. Only the adapter learns. Unlike the released code, training draws every
+task equally often, the empty input too, and tells nothing in some examples, so that classifier-free guidance works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from stemwise.diffusion import Denoiser, FromEps, interpolated
+from stemwise.errors import QueryError
+from stemwise.nets.control import ControlNet, recomputed
+from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config
+
+Rule = Literal["ancestral", "euler", "heun", "dpmpp_2m"]
+
+
+@dataclass(frozen=True)
+class ComponetSampling:
+    """How answers are sampled; published: euler (DDIM), 150 to 200 steps, guidance 1.
+
+    ``guidance`` towards the words: 1 is the told model alone, at half the cost of any other value. ``strength`` of the
+    adapter: 0 is the base alone, which hears nothing. It acts from ``start`` to ``end``, shares of the way from noise to
+    clean, in time steps.
+    """
+
+    rule: Rule = "dpmpp_2m"
+    steps: int = 20
+    guidance: float = 1.0
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end <= 1:
+            raise QueryError(
+                f"the adapter acts from {self.start:g} to {self.end:g}; give 0 <= start < end <= 1, shares of the way from "
+                "noise to clean"
+            )
+
+
+@dataclass(frozen=True)
+class ComponetConfig:
+    """What `config.json` of a model holds; ``recompute`` trains in less memory and more time."""
+
+    base: AudioLdm2Config = field(default_factory=AudioLdm2Config)
+    sampling: ComponetSampling = field(default_factory=ComponetSampling)
+    recompute: bool = False
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The stems it knows, in order."""
+        return self.base.stems
+
+    @property
+    def rate(self) -> int:
+        """In hertz."""
+        return self.base.rate
+
+    @property
+    def window(self) -> int:
+        """In samples."""
+        return self.base.window
+
+
+class Componet(nn.Module):
+    """A frozen base and its adapter."""
+
+    def __init__(self, config: ComponetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.base = AudioLdm2(config.base).requires_grad_(False)
+        self.control = ControlNet(config.base.unet).start_from(self.base.unet)
+
+    def begin(self) -> None:
+        """Before a training, after the base has its weights: the adapter starts as a copy of them."""
+        self.control.start_from(self.base.unet)
+
+    def train(self, mode: bool = True) -> Self:
+        """The frozen base always evaluates."""
+        super().train(mode)
+        self.base.eval()
+        return self
+
+    def denoiser(self, heard: Tensor, heard_stems: Tensor, wanted_stems: Tensor, how: ComponetSampling) -> Denoiser:
+        """Of latents (B, channel, time', mel'), given the scaled latent of what is heard and both sets (B, stem), bool.
+
+        Classifier-free guidance hears the mix on both sides and leaves the words out on one; both are one batch.
+        """
+        guided = how.guidance != 1
+        told = heard_stems.new_ones(len(heard))
+        stems, wanted = heard_stems, wanted_stems
+        if guided:
+            told = torch.cat([told, ~told])
+            heard, stems, wanted = (torch.cat([side, side]) for side in (heard, stems, wanted))
+        context = self.base.words(stems, wanted, told).context()
+        last = self.config.base.timesteps - 1
+
+        def net(x: Tensor, time: Tensor) -> Tensor:
+            state, times = (torch.cat([x, x]), torch.cat([time, time])) if guided else (x, time)
+            way = 1 - float(time.flatten()[0]) / last
+            if how.strength and how.start <= way <= how.end:
+                with self.control(state, times, heard, **context).times(how.strength).into(self.base.unet):
+                    guess = self.base.unet(state, times, **context).sample
+            else:
+                guess = self.base.unet(state, times, **context).sample
+            if not guided:
+                return guess
+            conditional, unconditional = guess.chunk(2)
+            return unconditional + how.guidance * (conditional - unconditional)
+
+        return FromEps(net, interpolated(self.base.alphas_cumprod))
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the noise for drawn relations between stems (B, stem, channel, time) of a window.
+
+        A batch may also hold the latents of all mixes of these stems (see `AudioLdm2.submixes`), kept from before.
+        """
+        drawn = self.base.example(batch, generator)
+        noisy, time, noise = self.base.noisy(drawn.wanted, generator)
+        context = self.base.words(drawn.heard_stems, drawn.wanted_stems, drawn.told).context()
+        base, encoder = self.base.unet, self.control.encoder
+        blocks = [*encoder.down_blocks, encoder.mid_block, *base.up_blocks] if self.config.recompute else []
+        with recomputed(*blocks), self.control(noisy, time, drawn.heard, **context).into(base):
+            guess: Tensor = base(noisy, time, **context).sample
+        return (guess - noise).square().mean()

@@ -1,0 +1,78 @@
+"""The relations between what CompoNet hears and what it makes: their names, how they are drawn, how they are told.
+
+Both sides are sets of stems, as masks of bits (batch, stem) in the order of the model's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stemwise.stems import Part
+
+Task = Literal["generate", "accompany", "separate", "add", "replace", "same"]
+TASKS: tuple[Task, ...] = ("generate", "accompany", "separate", "add", "replace")
+"""What training draws, each as often as the others; separate is also extract and remove."""
+
+Form = Literal["released", "paper"]
+
+
+def task(heard: Part, wanted: Part) -> Task:
+    """The relation between two sets of stems; "same" asks for what is there."""
+    if not heard:
+        return "generate"
+    if not heard & wanted:
+        return "accompany"
+    if heard == wanted:
+        return "same"
+    if wanted < heard:
+        return "separate"
+    return "add" if heard < wanted else "replace"
+
+
+def prompt(heard: Sequence[str], wanted: Sequence[str], form: Form = "released") -> str:
+    """The words for a relation: "in: bass_1, drums_1; out: guitar_1", or in the paper's form "bass, drums SEP guitar".
+
+    The numbers count sources of one name, of which ours have one each.
+    """
+    if form == "paper":
+        return " ".join([*([", ".join(heard)] if heard else []), "SEP", ", ".join(wanted)])
+    return "; ".join(
+        f"{side}: {', '.join(f'{name}_1' for name in names)}".rstrip()
+        for side, names in (("in", heard), ("out", wanted))
+    )
+
+
+def subsets(count: int) -> Tensor:
+    """All sets of `count` stems as bits (2^count, count), bool; row i holds the bits of i, the first stem the lowest."""
+    return torch.arange(2**count)[:, None].bitwise_right_shift(torch.arange(count)).bitwise_and(1).bool()
+
+
+def number(bits: Tensor) -> Tensor:
+    """The row of `subsets` for bits (..., count)."""
+    return (bits.long() << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)
+
+
+class Sampler:
+    """Draws relations over the stems that sound: first a task, all possible ones equally often, then sets of that task."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.sets = subsets(len(names))
+        rows = [frozenset(name for name, there in zip(names, row) if there) for row in self.sets.tolist()]
+        kinds = [[task(heard, wanted) if wanted else "none" for wanted in rows] for heard in rows]
+        self.tasks = torch.stack([torch.tensor([[kind == one for kind in row] for row in kinds]) for one in TASKS])
+
+    def draw(self, sounding: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What is heard and what is wanted (B, stem), bool, given what sounds (B, stem). Of silence, anything is drawn."""
+        sounding = (sounding | ~sounding.any(-1, keepdim=True)).cpu()
+        inside = ~(self.sets[None] & ~sounding[:, None]).any(-1)  # (B, set): only stems that sound
+        allowed = self.tasks[None] & (inside[:, :, None] & inside[:, None, :])[:, None]
+        counts = allowed.sum((2, 3), keepdim=True)
+        weights = (allowed / counts.clamp_min(1)).sum(1).flatten(1)
+        device = generator.device
+        drawn = torch.multinomial(weights.to(device), 1, generator=generator)[:, 0].cpu()
+        heard, wanted = drawn // len(self.sets), drawn % len(self.sets)
+        return self.sets[heard].to(device), self.sets[wanted].to(device)

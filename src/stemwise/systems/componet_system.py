@@ -1,0 +1,217 @@
+"""CompoNet as a system: every task is one question, only the two sets of stems differ.
+
+`answer` is that question. The verbs that want stems apart ask it once for each: separation asks for every stem of the mix,
+generation and accompaniment for one stem after the other, each hearing those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stemwise.diffusion import (
+    Constraint,
+    Free,
+    Known,
+    NoiseSource,
+    Step,
+    ancestral,
+    common,
+    dpmpp_2m,
+    euler,
+    from_alphas_cumprod,
+    heun,
+    last,
+    leading_timesteps,
+    preserving,
+    sample,
+    seeded,
+)
+from stemwise.errors import QueryError
+from stemwise.query import Query
+from stemwise.stems import known_names
+from stemwise.systems.componet import Componet, ComponetSampling
+from stemwise.systems.system import Context, unanswerable
+
+RULES: dict[str, Step] = {"ancestral": ancestral, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+_COST = {"heun": 2}
+
+Phase = Literal["mixture", "vocoder"]
+
+
+@dataclass(frozen=True)
+class ComponetSystem:
+    """A base, its adapter, and how they are sampled (`how`, by default as the model's configuration says).
+
+    `phase` says how a separated stem gets its wave: by masking the mixture's spectrogram with the stems' spectrograms,
+    so that the stems sum to it, or by the vocoder, as published. `precision` is what the U-Nets are evaluated in.
+    """
+
+    prior: Componet
+    precision: torch.dtype = torch.float32
+    phase: Phase = "mixture"
+    sampling: ComponetSampling | None = None
+
+    @property
+    def how(self) -> ComponetSampling:
+        """How it is sampled."""
+        return self.sampling or self.prior.config.sampling
+
+    def changed(self, **wishes: float) -> ComponetSystem:
+        """With another `guidance`, `strength`, `start` or `end`."""
+        return replace(self, sampling=replace(self.how, **wishes))  # type: ignore[arg-type]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stems it knows, in order."""
+        return self.prior.config.stems
+
+    @property
+    def rate(self) -> int:
+        """Sample rate in hertz."""
+        return self.prior.config.rate
+
+    @property
+    def window(self) -> int:
+        """Length of a window in samples."""
+        return self.prior.config.window
+
+    @property
+    def channels(self) -> int:
+        """Mono: the channels of a wider signal are separated one by one, from the same noise."""
+        return 1
+
+    @property
+    def evaluations(self) -> int:
+        """As the configuration says."""
+        return self.how.steps * _COST.get(self.how.rule, 1)
+
+    @property
+    def sums(self) -> bool:
+        """Whether separated stems sum to the mixture: not as the vocoder makes them."""
+        return self.phase == "mixture"
+
+    def answers(self, query: Query) -> str | None:
+        """None, or why this system cannot answer. It hears sub-mixes."""
+        stems = {frozenset({name}): signal for part, signal in query.heard.items() for name in part}
+        return unanswerable(replace(query, heard=stems), self.names, "this model")
+
+    @torch.no_grad()
+    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+        """Stems (B, stem, 1, time) of mixtures (B, 1, time), and what they lack of them (B, 1, time)."""
+        stems, lacking = self.split(wave[:, 0], self.names, [(name,) for name in self.names], evaluations)
+        return stems[:, :, None], lacking[:, None]
+
+    @torch.no_grad()
+    def split(
+        self, wave: Tensor, heard: Sequence[str], parts: Sequence[Sequence[str]], evaluations: int
+    ) -> tuple[Tensor, Tensor]:
+        """Parts (B, part, time) of mixes (B, time) of the heard stems, and what they lack of the mixes (B, time).
+
+        Of any length: padded with silence to whole latents. Every item and part starts from the same noise.
+        """
+        prior, time = self.prior, wave.shape[-1]
+        padded = F.pad(wave, (0, -time % prior.config.base.codec.stride))
+        latent = prior.base.encode(padded)
+        count = len(parts)
+        steps = max(1, evaluations // _COST.get(self.how.rule, 1))
+        made = self._sample(
+            latent.repeat_interleave(count, 0),
+            self._mask([heard] * count).repeat(len(wave), 1),
+            self._mask(parts).repeat(len(wave), 1),
+            Free((len(wave) * count, *latent.shape[1:])),
+            steps,
+            common(seeded(0, wave.device)),
+        )
+        levels = prior.base.levels(made).unflatten(0, (len(wave), count))
+        if self.phase == "vocoder":
+            stems = prior.base.codec.vocode(levels)[..., :time]
+            return stems, wave - stems.sum(1)
+        mel = prior.config.base.codec.mel
+        spectrum = mel.transform(padded)[:, None]
+        stems = mel.inverse(spectrum * mel.shares(levels, spectrum.shape[-1]), padded.shape[-1])[..., :time]
+        lacking = wave - stems.sum(1)  # rounding
+        return stems + lacking[:, None] / count, lacking
+
+    @torch.no_grad()
+    def answer(
+        self,
+        mix: Tensor,
+        heard: Sequence[str],
+        wanted: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        steps: int,
+        fixed: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Mixes (seed, time) of the wanted stems, given a mix (time,) of the heard ones: one candidate for each seed.
+
+        Nothing heard: generate; nothing in common: accompany; wanted among heard: extract, remove; heard among wanted:
+        add; else replace. `fixed` is a signal (time,) of the answer and where (time,) it is known. `mix` is a whole
+        number of latents long; with nothing heard it should be silence. Raises QueryError for unknown stems.
+        """
+        if not wanted:
+            raise QueryError("nothing is wanted; name at least one stem")
+        for names in (heard, wanted):
+            known_names(names, self.names, "this model knows")
+        base, count = self.prior.base, len(seeds)
+        latent = base.encode(mix[None])
+        shape = (count, *latent.shape[1:])
+        constraint: Constraint = Free(shape)
+        if fixed is not None:
+            whole = fixed[1].unflatten(0, (-1, self.prior.config.base.codec.stride)).all(1)
+            known = base.encode((fixed[0] * fixed[1])[None]).expand(shape)
+            constraint = Known(known, whole[None, None, :, None].expand(shape))
+        before, after = (self._mask([side]).expand(count, -1) for side in (heard, wanted))
+        noise = candidates(seeds, mix.device)
+        made = self._sample(latent.expand(shape), before, after, constraint, steps, noise)
+        return base.codec.vocode(base.levels(made))
+
+    @torch.no_grad()
+    def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
+        """New content (len(wanted), 1, time) for the wanted stems, given the context.
+
+        One stem after the other, in the model's order, each hearing what is known and what was made before it. Levels
+        are the model's own: `scale` is not used.
+        """
+        device = next(self.prior.parameters()).device
+        known = {name: signal[0] for name, signal in context.known.items()}
+        made: dict[str, Tensor] = {}
+        for name in (name for name in self.names if name in wanted):
+            beside: Mapping[str, Tensor] = known | made
+            mix = sum(beside.values(), torch.zeros(self.window, device=device))
+            held = context.fixed.get(name)
+            fixed = None if held is None else (held[0][0], held[1])
+            wave = self.answer(mix, tuple(beside), (name,), seeds=[seed], steps=steps, fixed=fixed)[0]
+            made[name] = wave if fixed is None else torch.where(fixed[1], fixed[0], wave)
+        return torch.stack([made[name] for name in wanted])[:, None]
+
+    def _mask(self, sides: Sequence[Sequence[str]]) -> Tensor:
+        rows = [[name in side for name in self.names] for side in sides]
+        return torch.tensor(rows, device=next(self.prior.parameters()).device)
+
+    def _sample(
+        self, heard: Tensor, heard_stems: Tensor, wanted: Tensor, constraint: Constraint, steps: int, noise: NoiseSource
+    ) -> Tensor:
+        denoiser = self.prior.denoiser(heard, heard_stems, wanted, self.how)
+
+        def at_precision(x: Tensor, sigma: Tensor, /) -> Tensor:
+            with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+                return denoiser(x, sigma)
+
+        config = self.prior.config.base
+        times = leading_timesteps(min(steps, config.timesteps), config.timesteps, 1)
+        sigmas = from_alphas_cumprod(self.prior.base.alphas_cumprod.cpu(), times)
+        start = preserving(sigmas[0]).float() * constraint.noise(noise)
+        return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x
+
+
+def candidates(seeds: Sequence[int], device: torch.device) -> NoiseSource:
+    """Noise for a batch of which each item has a seed of its own, so that it does not depend on the others."""
+    sources = [seeded(seed, device) for seed in seeds]
+    return lambda shape: torch.stack([source(tuple(shape[1:])) for source in sources])
