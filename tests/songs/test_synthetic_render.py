@@ -155,8 +155,8 @@ def test_timbre_shift_keeps_pitch_and_time(training_fonts: tuple[Font, ...], shi
     plain, moved = (_play(one, _scale().notes, Touch(shift=s), 4) for s in (0, shift))
     for i, pitch in enumerate((57, 64, 69)):
         part = slice(int((i + 0.2) * RATE), int((i + 0.7) * RATE))
-        assert abs(_cents(_pitch(plain[:, part], RATE), pitch)) < 15
-        assert abs(_cents(_pitch(moved[:, part], RATE), pitch)) < 15
+        for audio in (plain, moved):  # a font's samples are up to 22 cents out of tune; a shift not undone is 400
+            assert abs(_cents(_pitch(audio[:, part], RATE), pitch)) < 30
         notes = [np.abs(a[:, i * RATE : (i + 1) * RATE]).max(0) for a in (plain, moved)]
         onset = [int(np.argmax(note > 0.3 * note.max())) for note in notes]
         assert abs(onset[0] - onset[1]) < 0.03 * RATE
