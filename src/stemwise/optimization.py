@@ -102,12 +102,13 @@ def schedule(optim: OptimSection, step: int, steps: int) -> float:
 
 
 class Ema:
-    """Running mean of a module's parameters, in float32. Its decay rises to `decay`, so early weights fade soon."""
+    """Running mean of the parameters that train, in float32. Its decay rises to `decay`, so early weights fade soon."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._names = [name for name, _ in module.named_parameters()]
-        self._live = [parameter.data for parameter in module.parameters()]
+        training = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self._names = [name for name, _ in training]
+        self._live = [parameter.data for _, parameter in training]
         self.mean = [tensor.detach().float().clone() for tensor in self._live]
 
     def update(self, step: int) -> None:

@@ -89,6 +89,16 @@ class MixturesSection(Section):
     """Mixtures with words that describe them, in place of stems; see `stemwise.songs.mixtures`."""
 
 
+class LatentsSection(Section):
+    """Latents of all mixes of the stems of so many `windows`, made once, with their augmentation, and kept in `folder`.
+
+    Steps then need neither songs nor the first half of the codec. A file has 2^stems latents in float16.
+    """
+
+    folder: Path
+    windows: Count = 4096
+
+
 class PairsSection(Section):
     """Pairs of disjoint sub-mixes of a window, for contrastive training; see `stemwise.songs.PairOptions`."""
 
@@ -132,7 +142,7 @@ def _entries(value: Any) -> Any:
 
 
 #: Sections that say what batches hold.
-_KINDS = ("mixtures", "pairs", "rolls", "notes")
+_KINDS = ("mixtures", "latents", "pairs", "rolls", "notes")
 
 DataSets = Annotated[list[DataSetSection], BeforeValidator(_entries)]
 
@@ -141,8 +151,8 @@ class DataSection(Section):
     """Data sets (places relative to the working folder) and how windows are cut; `frames`: by default the model's.
 
     Batches hold windows of stems, or one of these kinds, which is what its model learns from: `mixtures`, described in
-    words; `pairs` of sub-mixes; `rolls` of MIDI files, whose data sets have a `path` and a `split` only; `notes` of MIDI
-    files. `channels`: of stems by default 2, else 1. `split_seed`: of splits that are not published.
+    words; `latents` kept on disk; `pairs` of sub-mixes; `rolls` of MIDI files, whose data sets have a `path` and a `split`
+    only; `notes` of MIDI files. `channels`: of stems by default 2, else 1. `split_seed`: of splits that are not published.
     """
 
     train: DataSets = Field(min_length=1)
@@ -156,6 +166,7 @@ class DataSection(Section):
     prefetch: Count = 4
     augmentation: AugmentationSection | None = AugmentationSection()
     mixtures: MixturesSection | None = None
+    latents: LatentsSection | None = None
     pairs: PairsSection | None = None
     rolls: RollsSection | None = None
     notes: NotesSection | None = None
@@ -171,7 +182,7 @@ class DataSection(Section):
         asked = [name for name in _KINDS if isinstance(values, dict) and values.get(name) is not None]
         if len(asked) > 1:
             raise ValueError(f"{' and '.join(asked)} exclude each other; keep the one that the model learns from")
-        if asked and asked[0] != "mixtures":
+        if asked and asked[0] not in ("mixtures", "latents"):
             if values.get("augmentation") is not None:
                 raise ValueError(f"{asked[0]} are not augmented; remove augmentation, or {asked[0]}")
             return {**values, "augmentation": None}

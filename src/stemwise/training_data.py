@@ -20,6 +20,7 @@ from stemwise.errors import RecipeError
 from stemwise.recipe import DataSetSection, Recipe
 from stemwise.songs.corpus import Corpus, DataSet, gather
 from stemwise.songs.grouping import GROUPINGS, REST, group, leaves
+from stemwise.songs.kept import Kept, fingerprint
 from stemwise.songs.mixtures import Mixtures
 from stemwise.songs.pairs import PairOptions, Pairs
 from stemwise.songs.phrases import RollOptions, RollSong, RollWindows, roll_songs
@@ -31,7 +32,7 @@ from stemwise.symbolic.windows import STILL, NoteAugmentation, NoteWindows
 #: Validation windows and noise are the same in every run, so that runs can be compared.
 VALIDATION_SEED = 20_011
 
-Stream = Windows | Mixtures | Pairs | RollWindows | NoteWindows
+Stream = Windows | Kept | Mixtures | Pairs | RollWindows | NoteWindows
 Songs = TypeVar("Songs", Corpus, list[RollSong], NoteSets)
 
 
@@ -139,6 +140,42 @@ class MixtureMaterial(WindowMaterial):
         return Mixtures(songs.songs, one, seed, songs.weights)
 
 
+class LatentMaterial(WindowMaterial):
+    """Latents of all mixes of the stems of windows, kept on disk: float16 (mix, channel, time', mel').
+
+    For modules that learn from windows and have `submixes(stems)`, and a `codec` on which these depend.
+    """
+
+    kind = "latents"
+
+    def streams(self, module: nn.Module) -> tuple[Stream, Stream | None]:
+        """As of windows. Raises RecipeError for a module that keeps no latents."""
+        if not hasattr(module, "submixes"):
+            raise RecipeError(f"data.latents: a model of type {self.recipe.model.type} keeps no latents; remove it")
+        held_out = self._stream(module, self.validation, VALIDATION_SEED, True) if self.validation is not None else None
+        return self._stream(module, self.training, self.recipe.seed, False), held_out
+
+    def describe(self, stream: Stream) -> str:
+        """Where they are, and of what."""
+        assert isinstance(stream, Kept)
+        return f"latents of {stream.count} windows in {stream.folder} of {super().describe(stream.source)}"
+
+    def _stream(self, module: nn.Module, songs: Corpus, seed: int, still: bool) -> Stream:
+        data, plan = self.recipe.data.latents, self.recipe.train
+        assert data is not None
+        source: Any = super()._stream(module, songs, seed, still)
+        codec: Any = module.get_submodule("codec") if hasattr(module, "codec") else module.get_submodule("base.codec")
+        folder = data.folder / fingerprint(
+            codec, codec.config, source.options, seed, [song.name for song in source.songs]
+        )
+        device = next(module.parameters()).device
+
+        def change(stems: Any) -> Any:
+            return module.submixes(stems.to(device))  # type: ignore[operator]
+
+        return Kept(source, change, folder, plan.validate_windows if still else data.windows, seed)
+
+
 class PairMaterial(WindowMaterial):
     """Pairs of disjoint sub-mixes of one window, and a decoy; of all files that a song has, unless they are grouped."""
 
@@ -206,7 +243,7 @@ class NoteMaterial(Material[NoteSets]):
 
 
 KINDS: dict[str, type[Material[Any]]] = {
-    one.kind: one for one in (WindowMaterial, MixtureMaterial, PairMaterial, RollMaterial, NoteMaterial)
+    one.kind: one for one in (WindowMaterial, MixtureMaterial, LatentMaterial, PairMaterial, RollMaterial, NoteMaterial)
 }
 
 

@@ -82,6 +82,10 @@ class Componet(nn.Module):
         """Before a training, after the base has its weights: the adapter starts as a copy of them."""
         self.control.start_from(self.base.unet)
 
+    def submixes(self, stems: Tensor) -> Tensor:
+        """As the base's."""
+        return self.base.submixes(stems)
+
     def train(self, mode: bool = True) -> Self:
         """The frozen base always evaluates."""
         super().train(mode)

@@ -1,0 +1,67 @@
+"""Items of a stream that are costly to make, made once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Kept(torch.utils.data.Dataset[Tensor]):
+    """The first `count` items of a stream, changed by `change`, as float16; an endless stream of them in random orders.
+
+    `change` takes a batch of one. What `folder` lacks is made on construction, so a killed run goes on where it stopped;
+    files appear whole. Every `count` items are all of them once; item i is a function of (seed, i).
+    """
+
+    def __init__(self, stream: Any, change: Callable[[Tensor], Tensor], folder: Path, count: int, seed: int) -> None:
+        self.source, self.folder, self.count, self.seed = stream, folder, count, seed
+        self._order: tuple[int, np.ndarray] = (-1, np.arange(count))
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            if not self._file(index).is_file():
+                self._write(index, change(stream[index][None])[0])
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Item `index` of the stream."""
+        from safetensors.torch import load_file
+
+        turn, place = divmod(index, self.count)
+        if self._order[0] != turn:
+            self._order = (turn, np.random.default_rng((self.seed, turn)).permutation(self.count))
+        return load_file(self._file(int(self._order[1][place])))["latents"]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The stream from item 0 on; it has no end."""
+        index = 0
+        while True:
+            yield self[index]
+            index += 1
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:07d}.safetensors"
+
+    def _write(self, index: int, value: Tensor) -> None:
+        from safetensors.torch import save_file
+
+        temporary = self.folder / f".{index:07d}.{os.getpid()}.tmp"
+        save_file({"latents": value.detach().half().cpu().contiguous()}, temporary)
+        temporary.replace(self._file(index))
+
+
+def fingerprint(*things: Any) -> str:
+    """Sixteen hexadecimal digits that differ where weights or the text of other things differ."""
+    digest = hashlib.sha256()
+    for thing in things:
+        if isinstance(thing, torch.nn.Module):
+            for name, value in thing.state_dict().items():
+                digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            digest.update(repr(thing).encode())
+    return digest.hexdigest()[:16]
