@@ -74,7 +74,7 @@ def per_stem(made: Tensor, truth: Tensor) -> np.ndarray:
 
 
 def separated(prior: Prior, how: Separation, truth: Tensor, likelihood: Likelihood | None = None) -> Tensor:
-    mix, made = truth.sum(1), likelihood or likelihood_of(how, prior.config)
+    mix, made = truth.sum(1), likelihood or likelihood_of(how, prior)
     system = Joint(prior, made, how, prior.config.generation)
     with torch.no_grad():
         return closed(system.posterior(mix, how.steps, seeded(0)), mix)

@@ -69,22 +69,12 @@ def build(kind: str, values: Mapping[str, Any], place: str = "config") -> nn.Mod
 
 def build_config(kind: str, values: Mapping[str, Any], place: str = "config") -> Any:
     """The configuration object of a type, from plain values as JSON or YAML hold them. Raises ModelError as `build`."""
-    from pydantic import TypeAdapter, ValidationError
-
     if kind not in TYPES:
         raise ModelError(f"unknown model type {kind!r}; allowed: {', '.join(sorted(TYPES))}{_closest(kind, TYPES)}")
     module, _, name = TYPES[kind]
     cls = getattr(importlib.import_module(module), name)
     known, mistakes = _known_fields(cls, values, place)
-    try:
-        config = TypeAdapter(cls).validate_python(known)
-    except ValidationError as error:
-        for entry in error.errors():
-            where = ".".join([place, *map(str, entry["loc"])])
-            mistakes.append(f"{where}: {entry['msg']} (found {entry['input']!r})")
-    if mistakes:
-        raise ModelError("\n".join(mistakes))
-    return config
+    return _validated(cls, known, place, mistakes)
 
 
 def type_of(module: nn.Module) -> str:
@@ -289,9 +279,27 @@ def _known_fields(cls: type, values: Mapping[str, Any], place: str) -> tuple[dic
         elif (section := _section(hints[key], value)) is not None:
             known[key], inner = _known_fields(section, value, f"{place}.{key}")
             mistakes += inner
+            if section is not hints[key]:  # of several, lest one that takes anything hides the mistakes in another
+                known[key] = _validated(section, known[key], f"{place}.{key}", mistakes)
         else:
             known[key] = value
     return known, mistakes
+
+
+def _validated(cls: type, values: Mapping[str, Any], place: str, mistakes: list[str]) -> Any:
+    """An object of a dataclass. Raises ModelError with its mistakes, after those that are known."""
+    from pydantic import TypeAdapter, ValidationError
+
+    found = list(mistakes)
+    try:
+        made: Any = TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        for entry in error.errors():
+            where = ".".join([place, *map(str, entry["loc"])])
+            found.append(f"{where}: {entry['msg']} (found {entry['input']!r})")
+    if found:
+        raise ModelError("\n".join(found))
+    return made
 
 
 def _section(hint: Any, value: Any) -> type | None:

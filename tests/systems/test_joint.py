@@ -153,4 +153,4 @@ def test_questions_it_cannot_answer() -> None:
     heard = Audio.of({"drums": torch.zeros(1, 8)}, RATE)
     assert system.answers(Query({frozenset({"drums"}): heard}, frozenset({"bass"}))) is None
     with pytest.raises(QueryError, match="use the rule euler or heun"):
-        likelihood_of(Separation("dirac", "dpmpp_2m"), config())
+        likelihood_of(Separation("dirac", "dpmpp_2m"), Msdm(config()))

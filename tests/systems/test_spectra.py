@@ -112,7 +112,7 @@ def test_a_model_with_spectra_trains_separates_and_says_what_they_must_be() -> N
     assert all(p.grad is not None for p in prior.parameters())
     system, mix = Joint.of(prior.eval()), noise((LOW, HIGH)).sum(1)[:, None]
     assert system.evaluations == 2
-    assert isinstance(likelihood_of(how, config), SpectralProjection)
+    assert isinstance(likelihood_of(how, prior), SpectralProjection)
     stems, lacking = system.separate(mix, 2)
     torch.testing.assert_close(stems.sum(1), mix, atol=1e-6, rtol=1e-5)
     assert float(lacking.abs().max()) < 1e-5
@@ -133,7 +133,7 @@ def test_without_noise_at_the_start_a_gaussian_prior_gives_the_wiener_filter() -
 
     def error(temperature: float, truth: Tensor) -> float:
         how = Separation(steps=30, sigma_min=1e-3, sigma_max=3.0, temperature=temperature, churn=0.0, resample=1)
-        system = Joint(prior, likelihood_of(how, config), how, config.generation)
+        system = Joint(prior, likelihood_of(how, prior), how, config.generation)
         with torch.no_grad():
             return float((system.posterior(mix, 30, seeded(1)) - truth).square().mean())
 

@@ -38,11 +38,13 @@ from stemwise.systems.likelihoods import (
     Gaussian,
     GaussianExact,
     Likelihood,
+    LocalProjection,
     Projection,
     SpectralProjection,
     gaussian_variance,
 )
-from stemwise.systems.msdm import Generation, Msdm, MsdmConfig, Separation, WeakMsdm
+from stemwise.systems.local_wiener import LocalWiener
+from stemwise.systems.msdm import Generation, Msdm, Separation, WeakMsdm
 from stemwise.systems.spectra import Power, powers
 from stemwise.systems.system import Context, unanswerable
 
@@ -76,7 +78,7 @@ class Joint:
         config = prior.config
         if precision != torch.float32:
             prior.lower(precision)
-        likelihood = likelihood_of(config.separation, config)
+        likelihood = likelihood_of(config.separation, prior)
         return cls(prior, likelihood, config.separation, config.generation, precision)
 
     @property
@@ -203,8 +205,14 @@ def cost(how: Separation) -> int:
     return how.resample * _COST.get(how.rule, 1)
 
 
-def likelihood_of(how: Separation, config: MsdmConfig) -> Likelihood:
-    """The object that a model's configuration names. Raises QueryError as `likelihood`."""
+def likelihood_of(how: Separation, prior: Msdm | WeakMsdm) -> Likelihood:
+    """The object that a model's configuration names; the projection goes by a prior's own variances where it has them.
+
+    Raises QueryError as `likelihood`.
+    """
+    config, raw = prior.config, prior.raw(prior.config.window)
+    if how.likelihood == "projection" and isinstance(raw, LocalWiener):
+        return LocalProjection(raw)
     power = powers(config.spectra, config.rate) if config.spectra else None
     return likelihood(how, len(config.stems), config.stems.index(how.drop) if how.drop else 0, power)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stemwise.diffusion import Denoiser, Free, Step, SumCoupling, SumEven, SumTo, couple, exact
 from stemwise.diffusion.constraints import Constraint
+from stemwise.systems.local_wiener import LocalWiener
 from stemwise.systems.spectra import Power
 
 
@@ -130,6 +131,28 @@ class SpectralProjection:
             variance = power / (power / sigma.to(power) ** 2 + 1)
             lacking = torch.fft.rfft(mix - denoised.sum(1))[:, None]
             return denoised + torch.fft.irfft(variance / variance.sum(0) * lacking, n=mix.shape[-1])
+
+        return Conditioned(projected, _free(mix, slots), step)
+
+
+@dataclass(frozen=True)
+class LocalProjection:
+    """`Projection` with the posterior variance of every frame and bin, as the prior's own network finds it.
+
+    What is missing goes to the stem that is loud there and not yet certain.
+    """
+
+    prior: LocalWiener
+
+    def condition(self, denoiser: Denoiser, mix: Tensor, slots: int, step: Step) -> Conditioned:
+        """The denoiser is `prior`, `denoiser` is not used; `step` may be any rule, states are (batch, stem, time)."""
+        heard = self.prior.spectrogram(mix)
+
+        def projected(x: Tensor, sigma: Tensor, /) -> Tensor:
+            denoised, variance = self.prior.moments(x, sigma)
+            share = (variance + 1e-12) / (variance + 1e-12).sum(1, keepdim=True)
+            closed = denoised + share * (heard - denoised.sum(1))[:, None]
+            return self.prior.signal(closed, x.shape[-1])
 
         return Conditioned(projected, _free(mix, slots), step)
 

@@ -6,7 +6,6 @@ training too, as published: samples beyond it get no gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,13 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from stemwise.diffusion import Denoiser, Edm, NoiseSource, SpectralEdm, clamped, log_normal
+from stemwise.diffusion import Edm, NoiseSource, SpectralEdm, clamped, log_normal
 from stemwise.diffusion.denoisers import Net, align
 from stemwise.errors import ModelError
+from stemwise.nets.powernet import PowerNet, PowerNetConfig
 from stemwise.nets.unet1d import UNet1d, UNet1dConfig, lower
+from stemwise.systems.local_wiener import LocalWiener
 from stemwise.systems.spectra import KNOTS, Spectra, powers
 
 Rule = Literal["euler", "heun", "dpmpp_2m", "dpm2_ancestral", "ancestral"]
+Preconditioned = Edm | SpectralEdm | LocalWiener
 LikelihoodName = Literal["dirac", "gaussian", "gaussian-exact", "even", "projection"]
 
 
@@ -63,9 +65,10 @@ class Generation:
 class MsdmConfig:
     """What `config.json` of a model holds: ``window`` in samples at ``rate`` Hz, training noise ln sigma ~ N(mean, std).
 
-    ``net.sources`` is the number of stems, or 1 where each stem has a network of its own (`WeakMsdm`). With ``spectra`` (see
-    `systems.spectra`) a network need not learn the mean spectrum of each stem: it corrects a Wiener filter
-    (`diffusion.SpectralEdm`), and ``sigma_data`` is not used. The published models have none.
+    ``net.sources`` is the number of stems, or 1 where each stem has a network of its own (`WeakMsdm`). The published models
+    have a U-Net of waveforms and no ``spectra``. With them (see `systems.spectra`) a network need not learn the mean spectrum of
+    each stem: that of waveforms corrects a Wiener filter (`diffusion.SpectralEdm`), one of powers finds the filter anew at every
+    moment (`LocalWiener`), and ``sigma_data`` is not used.
     """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
@@ -75,7 +78,7 @@ class MsdmConfig:
     spectra: Spectra = ()
     sigma_mean: float = -3.0
     sigma_std: float = 1.0
-    net: UNet1dConfig = field(default_factory=UNet1dConfig)
+    net: UNet1dConfig | PowerNetConfig = field(default_factory=UNet1dConfig)
     separation: Separation = field(default_factory=Separation)
     generation: Generation = field(default_factory=Generation)
 
@@ -89,6 +92,8 @@ class MsdmConfig:
             raise ValueError(f"window ({self.window}) must be a multiple of {self.net.multiple}, the network's step")
         if self.spectra and [len(row) for row in self.spectra] != [len(KNOTS)] * len(self.stems):
             raise ValueError(f"spectra must be a row of {len(KNOTS)} numbers for each of {len(self.stems)} stems")
+        if isinstance(self.net, PowerNetConfig) and not self.spectra:
+            raise ValueError("a net of powers (patches, widths, depths) needs the stems' mean spectra")
         if self.separation.drop not in ("", *self.stems):
             raise ValueError(f"separation.drop is {self.separation.drop!r}; choose from {', '.join(self.stems)}")
 
@@ -104,21 +109,25 @@ class Msdm(nn.Module):
                 f"stems ({', '.join(config.stems)}); for a network for each stem use the type msdm-weak"
             )
         self.config = config
-        self.net = UNet1d(config.net)
+        self.net = _network(config.net)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate all stems."""
-        return _denoiser(self.net, self.config, x.shape[-1])(x, sigma)
+        return clamped(self.raw(x.shape[-1]))(x, sigma)
+
+    def raw(self, frames: int) -> Preconditioned:
+        """The denoiser of so many samples, before it is limited to full scale."""
+        return _preconditioned(self.net, self.config, frames)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """The published training loss of stems (B, stem, channel, time); channels are averaged to mono."""
         clean = batch.mean(2)
-        edm = _edm(self.net, self.config, clean.shape[-1])
-        return denoising_loss(edm, self.config, clean, noise_from(generator, clean.device))
+        return denoising_loss(self.raw(clean.shape[-1]), self.config, clean, noise_from(generator, clean.device))
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Evaluate the network in another type from now on."""
-        lower(self.net, dtype)
+        """Evaluate the network in another type from now on; a `PowerNet` stays as it is."""
+        if isinstance(self.net, UNet1d):
+            lower(self.net, dtype)
 
 
 class WeakMsdm(nn.Module):
@@ -131,38 +140,37 @@ class WeakMsdm(nn.Module):
                 f"net.sources is {config.net.sources}, expected 1: the type msdm-weak has a network for each stem"
             )
         self.config = config
-        self.nets = nn.ModuleList(UNet1d(config.net) for _ in config.stems)
+        self.nets = nn.ModuleList(_network(config.net) for _ in config.stems)
         self._stacked: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate every stem with its own network; without gradients in one batched evaluation."""
-        net = self._one_by_one if torch.is_grad_enabled() else self._batched
-        return _denoiser(net, self.config, x.shape[-1])(x, sigma)
+        return clamped(self.raw(x.shape[-1]))(x, sigma)
+
+    def raw(self, frames: int) -> Preconditioned:
+        """The denoiser of so many samples, before it is limited to full scale."""
+        return _preconditioned(self._one_by_one if torch.is_grad_enabled() else self._batched, self.config, frames)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """As `Msdm.loss`; every stem of every window at a noise level of its own."""
         clean = batch.mean(2)
         source = noise_from(generator, clean.device)
-        parts = enumerate(zip(self._networks(), clean.split(1, dim=1)))
+        parts = enumerate(zip(self.nets, clean.split(1, dim=1)))
         losses = [
-            denoising_loss(_edm(net, self.config, stem.shape[-1], k), self.config, stem, source)
+            denoising_loss(_preconditioned(net, self.config, stem.shape[-1], k), self.config, stem, source)
             for k, (net, stem) in parts
         ]
         return torch.stack(losses).mean()
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Evaluate the networks in another type from now on."""
-        for net in self._networks():
-            lower(net, dtype)
-
-    def _networks(self) -> Iterator[UNet1d]:
+        """Evaluate the networks in another type from now on, as `Msdm.lower`."""
         for net in self.nets:
-            assert isinstance(net, UNet1d)
-            yield net
+            if isinstance(net, UNet1d):
+                lower(net, dtype)
 
     def _one_by_one(self, x: Tensor, label: Tensor) -> Tensor:
         """All raw networks, with gradients."""
-        return torch.cat([net(stem, label) for net, stem in zip(self._networks(), x.split(1, dim=1))], dim=1)
+        return torch.cat([net(stem, label) for net, stem in zip(self.nets, x.split(1, dim=1))], dim=1)
 
     def _batched(self, x: Tensor, label: Tensor) -> Tensor:
         """All raw networks at once, their weights side by side in one tensor each (no copies: see `_stack`)."""
@@ -186,26 +194,28 @@ class WeakMsdm(nn.Module):
         return self._stacked
 
 
-def _denoiser(net: Net, config: MsdmConfig, frames: int) -> Denoiser:
-    return clamped(_edm(net, config, frames))
+def _network(config: UNet1dConfig | PowerNetConfig) -> UNet1d | PowerNet:
+    return PowerNet(config) if isinstance(config, PowerNetConfig) else UNet1d(config)
 
 
-def _edm(net: Net, config: MsdmConfig, frames: int, stem: int | None = None) -> Edm | SpectralEdm:
-    """Preconditioning of a network of all stems or of one; not limited to full scale."""
+def _preconditioned(net: Net, config: MsdmConfig, frames: int, stem: int | None = None) -> Preconditioned:
+    """The denoiser of a network of all stems or of one."""
     if not config.spectra:
         return Edm(net, config.sigma_data)
-    power = powers(config.spectra, config.rate)(frames)
-    return SpectralEdm(net, power if stem is None else power[stem : stem + 1])
+    own, mean = slice(stem, None if stem is None else stem + 1), powers(config.spectra, config.rate)
+    if isinstance(config.net, PowerNetConfig):
+        return LocalWiener(net, mean(2 * config.net.bins)[own], config.net.hop)
+    return SpectralEdm(net, mean(frames)[own])
 
 
-def denoising_loss(edm: Edm | SpectralEdm, config: MsdmConfig, clean: Tensor, source: NoiseSource) -> Tensor:
+def denoising_loss(denoiser: Preconditioned, config: MsdmConfig, clean: Tensor, source: NoiseSource) -> Tensor:
     """Mean over the batch (B, stem, time) of the EDM-weighted squared error, a noise level for each item.
 
     Draws from `source`: the levels (B,), then the noise (Karras et al. 2022, table 1).
     """
     sigma = log_normal(source, clean.shape[:1], config.sigma_mean, config.sigma_std)
-    error = clamped(edm)(clean + align(sigma, clean) * source(clean.shape), sigma) - clean
-    return (align(edm.weight(sigma), error) * error.square()).mean()
+    error = clamped(denoiser)(clean + align(sigma, clean) * source(clean.shape), sigma) - clean
+    return (align(denoiser.weight(sigma), error) * error.square()).mean()
 
 
 def noise_from(generator: torch.Generator, device: torch.device) -> NoiseSource:
