@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from stemwise import cli
 from stemwise.audio_io import encoding, write_audio
 from stemwise.checkpoint import save_model
 from stemwise.coherence.cocola import Cocola, CocolaConfig
+from stemwise.songs.synthetic import compose, write_midi
 from tiny_band import RATE, music, write_tiny_band
+from tiny_notes import tiny_assigner
 from tiny_rolls import tiny_prior
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +39,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tiny_band(tmp_path / "weights" / "band")
     save_model(tmp_path / "weights" / "cocola", Cocola(CocolaConfig(scale=0.25)))
     save_model(tmp_path / "weights" / "rolls", tiny_prior())
+    save_model(tmp_path / "weights" / "notes", tiny_assigner())
     monkeypatch.setattr("stemwise.loading.BUNDLED", tmp_path / "weights")
     desk = tmp_path / "desk"
     desk.mkdir()
@@ -46,6 +50,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_audio(name, music(0.8), RATE)
     for seed, name in enumerate(("context.wav", "accompaniment.wav", "stems/bass.wav", "stems/drums.wav")):
         write_audio(name, music(8, channels=1, seed=seed, rate=16000), 16000)
+    for name, stems in (("song", None), ("part", ("guitar",))):
+        piece = compose(1, seconds=4)
+        write_midi(
+            replace(piece, tracks=tuple(t for t in piece.tracks if not stems or t.stem in stems)), Path(f"{name}.mid")
+        )
     shutil.copytree(ROOT / "recipes", "recipes")
     return desk
 
