@@ -251,9 +251,22 @@ def test_what_was_played_is_kept_and_accompanied_on_its_own_clock(rolls: Path, t
     bars_end = 100 + 5 * 300  # the bar in which the last note ends is full
     assert (after.notes["onset"] + after.notes["duration"]).max() <= bars_end
     assert (folder / "audio" / "mix.wav").is_file()
-    both = run("accompany", tmp_path / "part.mid", "--model", rolls, "--want", "guitar", "-o", tmp_path)
-    assert both.exit_code == 2
-    assert "both given and wanted" in both.output
+    for words in ((tmp_path / "part.mid", "--want", "guitar"), (f"guitar={tmp_path / 'part.mid'}", "--want", "guitar")):
+        both = run("accompany", *words, "--model", rolls, "-o", tmp_path)
+        assert both.exit_code == 2, both.output
+        assert "wanted" in both.output
     named = run("accompany", f"piano={tmp_path / 'part.mid'}", "--model", rolls, "--want", "guitar", "--name", "b",
                 "-o", tmp_path)  # fmt: skip
     assert named.exit_code == 0, named.output
+
+
+def test_parts_of_a_song_are_made_anew(rolls: Path, song: Path, tmp_path: Path) -> None:
+    done = run("accompany", song, "--model", rolls, "--want", "drums,bass", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    before, after = read_midi(song), read_midi(tmp_path / "tiny-rolls" / "song" / "song.mid")
+    kept = [name for name, _, _ in before.tracks if name not in ("bass", "drums")]
+    assert [name for name, _, _ in after.tracks][: len(kept)] == kept
+    mine = multiset(
+        before.notes[np.isin(before.notes["track"], [k for k, t in enumerate(before.tracks) if t[0] in kept])]
+    )
+    assert np.array_equal(multiset(after.notes[after.notes["track"] < len(kept)]), mine)

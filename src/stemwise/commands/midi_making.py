@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stemwise.commands.console import Voice
 from stemwise.commands.midi import Views, close_midi, midi_file
 from stemwise.errors import QueryError
@@ -95,46 +93,59 @@ def any_midi(given: Sequence[str]) -> bool:
 def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
     """The MIDI files that were given, read.
 
-    `FILE.mid` alone has its tracks' names, programs and channels say which stems they are. Raises QueryError where audio
-    is among them, or what they hold does not fit together.
+    `FILE.mid` alone has its tracks' names, programs and channels say which stems they are; those that are wanted anew are
+    left out. Raises QueryError where audio is among them, or what they hold does not fit together.
     """
     from stemwise.stems import known_names
-    from stemwise.symbolic import read_midi
+    from stemwise.symbolic.midi import Music, notes_of, read_midi
 
-    entries = []
+    system = named.system
+    scores: list[Music] = []
+    files: dict[str, Path] = {}
+    stems: list[str] = []
     for text in given:
         name, equals, file = text.rpartition("=")
         whole = midi_file(Path(text))
         source = whole or (midi_file(Path(file)) if equals else None)
-        entries.append((None if whole else name, source))
-    system = named.system
-    first: Music | None = None
-    files: dict[str, Path] = {}
-    stems: list[str] = []
-    for text, (stem, source) in zip(given, entries, strict=True):
         if source is None:
             raise QueryError(
                 f"{text}: not a MIDI file, but another one given is; give all parts as MIDI, or all as audio"
             )
         music = read_midi(source)
-        if stem is not None:
-            known_names([stem], system.names, f"the model {named.name} has")
-        if first is None:
-            first = music
-        elif music.tpq != first.tpq:
-            raise QueryError(
-                f"{source}: has {music.tpq} ticks to the quarter note, the first file {first.tpq}; export alike"
-            )
+        if whole:
+            each = [_stem_of(*track, system.names) for track in music.tracks]
+            music, each = without(music, each, wanted)
         else:
-            first.score.tracks.extend(music.score.tracks)
-        named_tracks = [stem or _stem_of(*track, system.names) for track in music.tracks]
-        stems += named_tracks
-        files |= {one: source for one, track in zip(named_tracks, music.score.tracks, strict=True) if len(track.notes)}
-    assert first is not None
-    both = sorted(set(files) & set(wanted))
-    if both:
-        raise QueryError(f"{', '.join(both)} is both given and wanted; leave it out of --want, or out of the file")
-    return Played(files, first, tuple(stems))
+            known_names([name], system.names, f"the model {named.name} has")
+            if name in wanted:
+                raise QueryError(f"{name} is both given and wanted; leave it out of one of them")
+            each = [name] * len(music.tracks)
+        if scores and music.tpq != scores[0].tpq:
+            raise QueryError(
+                f"{source}: has {music.tpq} ticks to the quarter note, the first file {scores[0].tpq}; export alike"
+            )
+        scores.append(music)
+        stems += each
+        files |= {one: source for one, track in zip(each, music.score.tracks, strict=True) if len(track.notes)}
+    if not files:
+        raise QueryError("nothing is left to accompany: every stem that was given is wanted anew")
+    score = scores[0].score
+    for other in scores[1:]:
+        score.tracks.extend(other.score.tracks)
+    return Played(files, Music(score, notes_of(score), scores[0].census), tuple(stems))
+
+
+def without(music: Music, stems: Sequence[str], unwanted: Sequence[str]) -> tuple[Music, list[str]]:
+    """Music without the tracks of some stems, and the stems of the tracks that are left."""
+    from dataclasses import replace
+
+    from stemwise.symbolic.midi import notes_of
+
+    score = music.score.copy()
+    for number in reversed(range(len(stems))):
+        if stems[number] in unwanted:
+            del score.tracks[number]
+    return replace(music, score=score, notes=notes_of(score)), [stem for stem in stems if stem not in unwanted]
 
 
 def _stem_of(name: str, program: int, is_drum: bool, stems: Sequence[str]) -> str:
@@ -202,6 +213,8 @@ class Accompanying:
 
 def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Views) -> dict[str, Any]:
     """Write the MIDI file of a folder that is being made, and its views; the facts for its manifest."""
+    import numpy as np
+
     from stemwise.checkpoint import write_atomically
     from stemwise.symbolic import Instrument
     from stemwise.symbolic.midi import written
