@@ -4,7 +4,8 @@
 
 Foreign stem: one stem of each song is replaced by that of the next song; it should fit least. Shift: one stem of each song
 is late by a quarter of a beat; the search over shifts (-1/2 to 1/2 beat in eighths) should name the way back, and should
-leave the stem alone where it is in place. Songs where fewer than three stems sound are left out and counted.
+leave the stem alone where it is in place. Key: one pitched stem is rendered a semitone higher; the best of five transpositions
+should be the way back, and none where it is in tune. Songs where fewer than three stems sound are left out and counted.
 """
 
 from __future__ import annotations
@@ -17,18 +18,36 @@ import numpy as np
 import torch
 from generation import FIRST_SEED, ROOT, SILENT
 
+from coherence import rendered
 from stemwise.coherence.search import Grid
 from stemwise.errors import ScoreError
 from stemwise.loading import load_coherence
 from stemwise.scores import Listening, score_stems, search_offset
 from stemwise.songs import folder
 from stemwise.songs.synthetic import write_songs
+from stemwise.songs.synthetic.write import palette
+
+KEYS = Grid((0.0,), (-2, -1, 0, 1, 2))
 
 
 def sounding(song) -> dict[str, np.ndarray]:
     """Stems (channel, frames) that are not silent."""
     stems = dict(zip(song.stems, song.read(0, song.frames, tuple(song.stems))))
     return {name: stem for name, stem in stems.items() if np.sqrt(np.mean(stem**2)) > SILENT}
+
+
+def found_keys(seed: int, songs: Path, fonts: str, how: Listening) -> tuple[bool, bool] | None:
+    """Is a stem that is a semitone too high found, is it left alone in tune? None without two pitched stems."""
+    low, high = (rendered(songs, seed, semitones, lambda: palette(fonts)) for semitones in (0, 1))
+    names = [name for name, stem in low.items() if name != "drums" and np.sqrt(np.mean(stem**2)) > SILENT]
+    if len(names) < 2:
+        return None
+    name = names[seed % len(names)]
+    best = [
+        search_offset({**low, name: stem}, name, KEYS, rate=16_000, how=how).best.semitones
+        for stem in (high[name], low[name])
+    ]
+    return best[0] == -1, best[1] == 0
 
 
 def main() -> None:
@@ -46,6 +65,7 @@ def main() -> None:
     songs = folder(where)[: args.songs]
     shifts = tuple(k * args.beat / 8 for k in range(-4, 5))
     found = {"foreign stem": [0, 0], "stem late by 1/4 beat": [0, 0], "stem in place": [0, 0]}
+    keys = {"stem a semitone too high": [0, 0], "stem in tune": [0, 0]}
     spent, heard, skipped = 0.0, 0.0, 0
     for i, song in enumerate(songs):
         stems, others = sounding(song), sounding(songs[(i + 1) % len(songs)])
@@ -70,9 +90,13 @@ def main() -> None:
         for task, right in zip(found, (odd == name, back == -args.beat / 4, stay == 0)):
             found[task][0] += int(right)
             found[task][1] += 1
-    print(f"\n{args.encoder}, {args.fonts} fonts, songs of 20 s, {skipped} of {len(songs)} left out\n")
+    for seed in range(FIRST_SEED, FIRST_SEED + args.songs):
+        for task, right in zip(keys, found_keys(seed, args.data / f"{args.fonts}-coherence", args.fonts, how) or ()):
+            keys[task][0] += int(right)
+            keys[task][1] += 1
+    print(f"\n{args.encoder}, {args.fonts} fonts, songs of 20 s (keys: 40 s), {skipped} of {len(songs)} left out\n")
     print("| task | right | of |\n|---|--:|--:|")
-    for task, (right, count) in found.items():
+    for task, (right, count) in (found | keys).items():
         print(f"| {task} | {right} | {count} |")
     print(f"\nscore of a folder: {heard / max(spent, 1e-9):.0f} s of stems in one CPU second")
 

@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 
+from stemwise.coherence.search import Grid
 from stemwise.loading import BUNDLED, load_coherence
+from stemwise.scores import Listening, search_offset
 from stemwise.songs.synthetic import compose
 from stemwise.songs.synthetic.render import built_in_palette, render
 
@@ -52,3 +54,15 @@ def test_a_bass_in_the_key_scores_higher_than_one_in_another(semitones: int) -> 
         ]
         differences.append(scores[0] - scores[1])
     assert torch.cat(differences).mean() > 0
+
+
+@pytest.mark.parametrize("semitones", [0, 1])
+def test_a_search_finds_a_bass_in_another_key_without_a_vocoder(
+    monkeypatch: pytest.MonkeyPatch, semitones: int
+) -> None:
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    stems = {name: audio for name, audio in rendered(5, 0).items() if name != "drums"}
+    stems["bass"] = rendered(5, semitones)["bass"]
+    how = Listening(load_coherence("cocola", "cpu"), hop=5.0)
+    found = search_offset(stems, "bass", Grid((0.0,), (-2, -1, 0, 1, 2)), rate=16_000, how=how)
+    assert found.best.semitones == -semitones

@@ -124,6 +124,23 @@ def test_a_third_channel_tells_semitones_apart() -> None:
         assert float((levels[row] - levels[[row - 1, row + 1]].amax(0)).min()) > 5.0, note
 
 
+@pytest.mark.parametrize("semitones", [-5, 2, 12])
+def test_semitones_can_be_transposed_without_the_sound(semitones: int) -> None:
+    time = torch.arange(80_000) / 16_000
+    low, high = (0.1 * torch.sin(2 * torch.pi * 440 * 2 ** ((n - 69) / 12) * time) for n in (60, 60 + semitones))
+    features = HarmonicPercussivePitch()
+    given = features(low[None])
+    moved = features.transposed(given, semitones)
+    assert torch.equal(moved[:, :2], given[:, :2])
+    assert torch.equal(moved[0, 2, :, 250].topk(3).indices, features(high[None])[0, 2, :, 250].topk(3).indices)
+    back, row = features.transposed(moved, -semitones), 60 - 40
+    assert torch.equal(back[:, 2, row - 3 : row + 4], given[:, 2, row - 3 : row + 4])
+    between = features.transposed(given, semitones - 0.5)
+    assert between[0, 2, row + semitones, 250] == pytest.approx(
+        float(given[0, 2, [row, row + 1], 250].mean()), abs=1e-4
+    )
+
+
 def test_semitones_of_a_song_at_once_are_those_of_its_windows(audio: torch.Tensor) -> None:
     song = torch.cat([audio.flatten(), audio.flatten()])[:200_000]
     features, starts = HarmonicPercussivePitch(), [0, 40_160, 80_000]

@@ -125,6 +125,20 @@ class HarmonicPercussivePitch(HarmonicPercussive):
         cut = torch.stack([around[start : start + frames + 2 * half] for start in starts])
         return torch.cat([super().windows(audio, starts, frames), self._semitones(cut)], dim=1)
 
+    @staticmethod
+    def transposed(features: Tensor, semitones: float) -> Tensor:
+        """Features (batch, 3, 64, frame) of the same sound higher by so many semitones, in the channel that hears them.
+
+        The others, which tell timbre and time, stay. Levels between two rows are interpolated; what was out of range is silent.
+        """
+        whole, part = math.floor(semitones), semitones - math.floor(semitones)
+        rows = (
+            torch.arange(BANDS, device=features.device)[:, None] - whole - torch.tensor([0, 1], device=features.device)
+        )
+        inside = ((rows >= 0) & (rows < BANDS))[..., None]
+        near = torch.where(inside, features[:, 2, rows.clamp(0, BANDS - 1)], -_RANGE_DB)
+        return torch.cat([features[:, :2], near[:, None, :, 0] * (1 - part) + near[:, None, :, 1] * part], dim=1)
+
     def _semitones(self, audio: Tensor) -> Tensor:
         """Signals with 256 ms before and after them, (batch, time + 8192) -> (batch, 1, 64, 1 + time // 160)."""
         low, high = self.pitch_bins

@@ -147,9 +147,15 @@ def hear(
 
 
 @torch.no_grad()
+def features_of(encoder: Encoder, audio: Tensor) -> Tensor:
+    """(batch, time) -> (batch, channel, band, frame), where the encoder is."""
+    return encoder.features(audio.to(_device(encoder)))
+
+
+@torch.no_grad()
 def embed_parts(encoder: Encoder, audio: Tensor) -> Tensor:
     """(batch, time) -> (batch, part, dim): one feature pass, then each part alone."""
-    features = encoder.features(audio.to(_device(encoder)))
+    features = features_of(encoder, audio)
     masked = torch.stack([encoder.mask(features, part) for part in encoder.parts], 1)
     return encoder.embed(masked.flatten(0, 1)).unflatten(0, masked.shape[:2]).float()
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stemwise.coherence.cocola import PartName
-from stemwise.coherence.scoring import AUDIBLE_DBFS, Direction, Encoder, embed_parts, level_dbfs, similarities
+from stemwise.coherence.features import HarmonicPercussivePitch
+from stemwise.coherence.scoring import AUDIBLE_DBFS, Direction, Encoder, features_of, level_dbfs, similarities
 
 Transpose = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 """(signal (n,), semitones) -> the same length, higher by so many semitones."""
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class Grid:
         return max(map(abs, self.shifts))
 
 
+def transposes(encoder: Encoder) -> bool:
+    """Whether the encoder hears semitones in a channel of their own, where a stem is transposed without touching its sound."""
+    return isinstance(encoder.features, HarmonicPercussivePitch)
+
+
+@torch.no_grad()
 def scores_of_moves(
     encoder: Encoder,
     pairs: Sequence[NDArray[np.float32]],
@@ -50,21 +59,46 @@ def scores_of_moves(
         grid: the moves.
         part: which part of the sound counts.
         direction: see `scoring.Direction`.
-        transpose: changes the pitch; by default librosa's phase vocoder.
+        transpose: changes the pitch of a signal; by default the encoder's semitones are moved, or where it hears none,
+            the signal passes through librosa's phase vocoder.
     """
-    rate, window, margin = encoder.rate, encoder.window, round(grid.margin * encoder.rate)
-    p = encoder.parts.index(part)
-    change = transpose or (lambda signal, semitones: transposed(signal, rate, semitones))
+    margin = round(grid.margin * encoder.rate)
+    begins = [margin - round(shift * encoder.rate) for shift in grid.shifts]
     scores = np.zeros((len(grid.semitones), len(grid.shifts), len(pairs)))
     for k, (context, stem) in enumerate(pairs):
-        h = embed_parts(encoder, torch.from_numpy(context[margin : margin + window])[None])[:, p]
-        for i, semitones in enumerate(grid.semitones):
-            moved = change(stem, semitones) if semitones else stem
-            begins = [margin - round(shift * rate) for shift in grid.shifts]
-            copies = torch.from_numpy(np.stack([moved[begin : begin + window] for begin in begins]))
-            made = torch.cat([embed_parts(encoder, batch)[:, p] for batch in copies.split(16)])
+        h, *others = (
+            encoder.embed(encoder.mask(features, part)).float()
+            for features in (
+                _cut(encoder, context, [margin]),
+                *_copies(encoder, stem, begins, grid.semitones, transpose),
+            )
+        )
+        for i, made in enumerate(others):
             scores[i, :, k] = similarities(encoder, h, made, direction)[0]
     return scores
+
+
+def _copies(
+    encoder: Encoder,
+    stem: NDArray[np.float32],
+    begins: Sequence[int],
+    semitones: Sequence[float],
+    transpose: Transpose | None,
+) -> Iterator[Tensor]:
+    """For every transposition the features of the windows that begin at `begins`: (window, channel, band, frame)."""
+    own = encoder.features
+    if transpose is None and isinstance(own, HarmonicPercussivePitch):
+        features = _cut(encoder, stem, begins)
+        yield from (own.transposed(features, higher) for higher in semitones)
+    else:
+        change = transpose or (lambda signal, higher: transposed(signal, encoder.rate, higher))
+        yield from (_cut(encoder, change(stem, higher) if higher else stem, begins) for higher in semitones)
+
+
+def _cut(encoder: Encoder, signal: NDArray[np.float32], begins: Sequence[int]) -> Tensor:
+    """Features of the windows that begin there."""
+    windows = torch.from_numpy(np.stack([signal[begin : begin + encoder.window] for begin in begins]))
+    return torch.cat([features_of(encoder, batch) for batch in windows.split(_BATCH)])
 
 
 def audible_pairs(

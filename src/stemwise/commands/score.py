@@ -64,6 +64,7 @@ def score(
     Scores compare under one model only. "in place" is a probability, 50 % is a guess.
     """
     from stemwise.batch import Item, work_through
+    from stemwise.coherence.search import transposes
     from stemwise.loading import load_coherence
     from stemwise.scores import Listening
 
@@ -75,9 +76,10 @@ def score(
     _check_plot(plot, tasks)
     if moves is not None and any(task.stem is None for task in tasks.values()):
         raise QueryError("--search looks for one stem; say which with --stem")
-    if moves is not None and any(moves.grid.semitones):
+    encoder = load_coherence(model, device)
+    if moves is not None and any(moves.grid.semitones) and not transposes(encoder):
         _need("librosa")
-    how = Listening(load_coherence(model, device), hop=hop, direction="symmetric" if symmetric else "context first")
+    how = Listening(encoder, hop=hop, direction="symmetric" if symmetric else "context first")
     work = _Work(tasks, how, moves, plot, voice)
     items = [Item(Path(label), label) for label in tasks]
     outcomes = work_through(items, work, lambda outcome: _tell(voice, outcome))

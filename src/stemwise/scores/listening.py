@@ -113,12 +113,13 @@ def search_offset(
 ) -> Offset:
     """Find the move in time and pitch with which a stem fits best to the sum of `context` (all others).
 
-    Every move is tried on the same `windows` windows, spread over the song. Transposed copies pass through a phase
-    vocoder, which blurs onsets and costs them much of their score: shifts are found more surely than transpositions.
+    Every move is tried on the same `windows` windows, spread over the song. A model that hears semitones in a channel of
+    their own transposes there. For others copies pass through a phase vocoder, which blurs onsets and costs them much
+    of their score: shifts are found more surely than transpositions.
 
     Raises:
         ScoreError: fewer than two windows in which both are audible.
-        ModuleNotFoundError: transposing needs librosa (`pip install 'stemwise[eval]'`).
+        ModuleNotFoundError: the phase vocoder needs librosa (`pip install 'stemwise[eval]'`).
     """
     signals, rate = signals_of(stems, rate)
     (name,) = known_names([stem], tuple(signals))
