@@ -115,6 +115,8 @@ def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
         return system.changed(**{wish: value for wish, value in wishes.items() if wish != "phase"})
     assert isinstance(system, GmsdiSystem)
     changes = {wish: value for wish, value in wishes.items() if wish != "stems"}
+    if "negative" in changes:
+        changes = {"weight": 2.0, **changes, "negative": tuple(changes["negative"])}
     if "stems" in wishes:
         changes |= {"sources": described(wishes["stems"], system.prior.config.words), "extracted": ()}
     return replace(system, **changes)

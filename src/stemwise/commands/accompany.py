@@ -38,6 +38,10 @@ def accompany(
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/NAME.")] = o.ACCOMPANIED,
     device: o.Device = "auto",
     steps: o.Steps = 24,
+    stem: o.Described = None,
+    negative: o.Negative = None,
+    guidance: o.Guidance = None,
+    gamma: o.Gamma = None,
     plot: v.Plot = False,
     render: v.Render = False,
     mp3: o.Mp3 = False,
@@ -60,7 +64,6 @@ def accompany(
     from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
-    from stemwise.errors import QueryError
     from stemwise.loading import load
     from stemwise.outputs import Made
     from stemwise.stems import known_names
@@ -68,8 +71,7 @@ def accompany(
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
     if m.any_midi(given):
-        if rank is not None:
-            raise QueryError("--rank listens to audio; leave it out with MIDI files")
+        o.only_for_audio(rank=rank, stem=stem, negative=negative, guidance=guidance, gamma=gamma)
         prior = m.prior(model, device)
         asked = known_names(o.names(want), prior.system.names, f"the model {prior.name} has")
         parts = m.played(given, prior, asked)
@@ -85,12 +87,13 @@ def accompany(
         )
         raise typer.Exit(conclude(voice, "accompany", outcomes))
     v.only_for_midi(plot, render)
-    loaded = load(model, device)
+    wishes = o.wishes(stem, negative, guidance, gamma)
+    loaded = load(model, device, **wishes)
     wanted = known_names(o.names(want), loaded.stems, f"the model {loaded.name} has")
     played, source = heard(given, loaded, wanted)
     wanted = wanted or tuple(stem for stem in loaded.stems if stem not in played)
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
-    parameters: dict[str, Any] = {"want": list(wanted), "given": list(played), "steps": steps}
+    parameters: dict[str, Any] = {"want": list(wanted), "given": list(played), "steps": steps, **o.told(wishes)}
     base = name or (source.resolve().name if source.is_dir() else source.stem)
 
     def play(number: int, progress: ProgressCallback) -> Audio:

@@ -33,6 +33,10 @@ def generate(
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/NAME.")] = o.GENERATED,
     device: o.Device = "auto",
     steps: o.Steps = 24,
+    stem: o.Described = None,
+    negative: o.Negative = None,
+    guidance: o.Guidance = None,
+    gamma: o.Gamma = None,
     midi: Annotated[bool, typer.Option("--midi", help="Make a multi-track MIDI file instead of audio.")] = False,
     plot: v.Plot = False,
     render: v.Render = False,
@@ -66,8 +70,7 @@ def generate(
     seeds = range(seed, seed + count)
     numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in seeds}
     if midi:
-        if rank is not None:
-            raise QueryError("--rank listens to audio; leave it out with --midi")
+        o.only_for_audio(rank=rank, stem=stem, negative=negative, guidance=guidance, gamma=gamma)
         prior = m.prior(model, device)
         parts = known_names(o.names(stems), prior.system.names, f"the model {prior.name} has") or prior.system.names
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
@@ -79,11 +82,12 @@ def generate(
         )
         raise typer.Exit(conclude(voice, "generate", made))
     v.only_for_midi(plot, render)
-    loaded = load(model, device)
+    wishes = o.wishes(stem, negative, guidance, gamma)
+    loaded = load(model, device, **wishes)
     wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
 
-    parameters: dict[str, Any] = {"seconds": seconds, "steps": steps, "stems": list(wanted)}
+    parameters: dict[str, Any] = {"seconds": seconds, "steps": steps, "stems": list(wanted), **o.told(wishes)}
 
     def play(number: int, progress: ProgressCallback) -> Audio:
         return loaded.generate(seconds, stems=wanted, seed=number, steps=steps, progress=progress)

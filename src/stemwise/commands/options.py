@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +25,30 @@ Evaluations = Annotated[
         "--evaluations",
         min=1,
         help="Network evaluations a window when separating; the model's own.",
+        show_default=False,
+    ),
+]
+Described = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stem", help='A stem in words, "slap bass"; repeat it. For models that hear words.', show_default=False
+    ),
+]
+Negative = Annotated[
+    str | None,
+    typer.Option("--negative", help="Words that no stem shall be like, e.g. voice,strings.", show_default=False),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance", help="How far to go from the negative words to the stem's own; 1: not at all.", show_default=False
+    ),
+]
+Gamma = Annotated[
+    float | None,
+    typer.Option(
+        "--gamma",
+        help="How loosely stems and their mixture hang together, for models that hear words.",
         show_default=False,
     ),
 ]
@@ -52,6 +77,31 @@ SEPARATED, GENERATED, ACCOMPANIED, EDITED = (Path(n) for n in ("separated", "gen
 def names(text: str | None) -> tuple[str, ...]:
     """ "bass, drums" -> ("bass", "drums"); None or blanks -> ()."""
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def wishes(
+    stems: list[str] | None = None,
+    negative: str | None = None,
+    guidance: float | None = None,
+    gamma: float | None = None,
+    phase: str | None = None,
+) -> dict[str, Any]:
+    """What a model is asked to be, as `load` takes it and as a manifest holds it; what was not asked for is not there."""
+    words = list(names(negative)) if negative is not None else None
+    asked = {"stems": stems or None, "negative": words, "weight": guidance, "gamma": gamma, "phase": phase}
+    return {wish: value for wish, value in asked.items() if value is not None}
+
+
+def told(wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """Wishes as parameters of a manifest, beside which `stems` are those that were made."""
+    return {"described" if wish == "stems" else wish: value for wish, value in wishes.items()}
+
+
+def only_for_audio(**options: object) -> None:
+    """Raises QueryError for the first option that was given where the result is MIDI."""
+    given = next((name for name, value in options.items() if value), None)
+    if given is not None:
+        raise QueryError(f"--{given} is about audio; leave it out for MIDI")
 
 
 def encoding_of(mp3: bool, bitrate: int | None, flac: bool, int16: bool, int24: bool, float32: bool) -> Encoding:

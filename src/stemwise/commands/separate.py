@@ -44,6 +44,9 @@ def separate(
         str | None,
         typer.Option("--phase", help="Latent models: mixture (stems sum to the song) or vocoder.", show_default=False),
     ] = None,
+    stem: o.Described = None,
+    negative: o.Negative = None,
+    guidance: o.Guidance = None,
     present: m.Present = None,
     lock: m.Lock = None,
     doublings: m.Doublings = False,
@@ -86,10 +89,14 @@ def separate(
 
     works: dict[bool, Callable[[Item], Outcome]] = {}  # by whether the input is MIDI
     if scores:
+        o.only_for_audio(stem=stem, negative=negative, guidance=guidance, phase=phase)
         assigner = load_notes(model if kind.type == "notes" else "notes", device)
         works[True] = m.NoteJob(assigner, place_for(assigner), asked, voice).work
     if len(scores) < len(items):
-        loaded = load(model, device, phase=phase)
+        # what nobody described is a stem of its own, so that the stems sum to the song
+        described = [*stem, "rest"] if stem and "rest" not in stem else stem
+        wishes = o.wishes(described, negative, guidance, phase=phase)
+        loaded = load(model, device, **wishes)
         owner = f"the model {loaded.name} has"
         wanted = known_names(o.names(stems), loaded.stems, owner) or loaded.stems
         one = known_names([two_stems] if two_stems is not None else [], loaded.stems, owner)
@@ -97,7 +104,9 @@ def separate(
             f"model {loaded.name} on {loaded.device}, {loaded.rate} Hz, {loaded.window / loaded.rate:.1f} s windows"
         )
         spent = evaluations or loaded.evaluations
-        works[False] = _Job(loaded, place_for(loaded), wanted, one[0] if one else None, spent, voice).work
+        works[False] = _Job(
+            loaded, place_for(loaded), wanted, one[0] if one else None, spent, voice, o.told(wishes)
+        ).work
     outcomes = work_through(items, lambda item: works[item in scores](item), lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "separate", outcomes))
 
@@ -106,16 +115,23 @@ class _Job:
     """What is done to each song."""
 
     def __init__(
-        self, model: Model, place: Place, wanted: tuple[str, ...], one: str | None, evaluations: int, voice: Voice
+        self,
+        model: Model,
+        place: Place,
+        wanted: tuple[str, ...],
+        one: str | None,
+        evaluations: int,
+        voice: Voice,
+        told: Mapping[str, Any],
     ) -> None:
         self.model, self.place, self.wanted, self.one = model, place, wanted, one
-        self.evaluations, self.voice = evaluations, voice
+        self.evaluations, self.voice, self.told = evaluations, voice, told
 
     def work(self, item: Item) -> Outcome:
         from stemwise.commands.produce import produce
         from stemwise.outputs import MIX, Made
 
-        parameters: dict[str, Any] = {"evaluations": self.evaluations, "stems": list(self.wanted)}
+        parameters: dict[str, Any] = {"evaluations": self.evaluations, "stems": list(self.wanted), **self.told}
         if self.one is not None:
             parameters |= {"stems": [self.one, f"no_{self.one}"]}
         made = Made("separate", self.model.name, {MIX: item.source}, 0, parameters)
