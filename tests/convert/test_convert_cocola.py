@@ -76,7 +76,7 @@ class Foreign:
 def test_other_classes_are_refused_and_not_run(tmp_path: Path) -> None:
     file = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": Foreign()}, file)
-    with pytest.raises(ModelError, match=r"not a COCOLA checkpoint: it names .*nothing in it was run"):
+    with pytest.raises(ModelError, match=r"not a checkpoint of COCOLA: it names .*nothing in it was run"):
         convert_cocola(file, tmp_path / "model")
 
 

@@ -6,17 +6,16 @@ file is read without executing anything, empty stand-ins take the place of those
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from stemwise import checkpoint
 from stemwise.coherence.cocola import Cocola, CocolaConfig
+from stemwise.convert.reading import read_pickle
 from stemwise.errors import ModelError
 
 #: Names of our network <- names of the published one; the first that matches counts.
@@ -59,21 +58,9 @@ def convert_cocola(file: Path, folder: Path) -> Path:
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """The contents of a Lightning file, the enumerations of COCOLA's training code as strings. Raises ModelError."""
-    if not file.is_file():
-        raise ModelError(
-            f"{file}: {'is a folder' if file.is_dir() else 'no such file'}; give the .ckpt that was published"
-        )
-    stand_ins: list[Any] = [(_stand_in(name), f"{_MODULE}.{name}") for name in _ENUMS]
-    try:
-        with torch.serialization.safe_globals(stand_ins):
-            document = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        foreign = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        named = f"it names {foreign[1]}, which COCOLA's do not" if foreign else "it is damaged or no checkpoint"
-        raise ModelError(f"{file}: not a COCOLA checkpoint: {named}; nothing in it was run") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{file}: not a checkpoint, or cut short ({error}); download it again") from error
-    if not isinstance(document, dict) or not isinstance(document.get("state_dict"), dict):
+    stand_ins = {f"{_MODULE}.{name}": _stand_in(name) for name in _ENUMS}
+    document = read_pickle(file, "COCOLA", "the .ckpt that was published", stand_ins)
+    if not isinstance(document.get("state_dict"), dict):
         raise ModelError(f"{file}: holds no state_dict; give the Lightning checkpoint of a training (.ckpt)")
     return document
 

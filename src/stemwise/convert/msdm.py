@@ -7,7 +7,6 @@ stand-in takes the place of that name and of no other.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stemwise import checkpoint
+from stemwise.convert.reading import read_pickle
 from stemwise.errors import ModelError
 from stemwise.nets.unet1d import UNet1dConfig
 from stemwise.systems.msdm import Msdm, MsdmConfig, WeakMsdm
@@ -162,7 +162,8 @@ def read_state(net: torch.nn.Module, state: Mapping[str, Tensor], place: str) ->
 
 def read_checkpoint(file: Path) -> tuple[UNet1dConfig, dict[str, Tensor], dict[str, Any]]:
     """Shape, state dict as it is, and facts (epoch, step, training noise) of one file. Raises ModelError."""
-    document = _read(file)
+    give = "a Lightning checkpoint (.ckpt) that was published, or the folder of the four weak ones"
+    document = read_pickle(file, "MSDM", give, {_CLASS: _LogNormal})
     settings = document.get("hyper_parameters")
     state = document.get("state_dict")
     if not isinstance(state, dict) or not state:
@@ -189,36 +190,6 @@ def read_checkpoint(file: Path) -> tuple[UNet1dConfig, dict[str, Tensor], dict[s
         "sigma_std": float(getattr(noise, "std", 1.0)),
     }
     return config, state, facts
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ModelError(
-            f"{file}: no such file; give the .ckpt that was published, or the folder of the four weak ones"
-        )
-    with open(file, "rb") as handle:
-        zipped = handle.read(4) == b"PK\x03\x04"  # older files cannot be mapped, and need twice the memory
-    try:
-        with torch.serialization.safe_globals([(_LogNormal, _CLASS)]):
-            document = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        raise ModelError(f"{file}: not an MSDM checkpoint: {_foreign(file)}; nothing in it was run") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{file}: not a checkpoint, or cut short ({error}); download it again") from error
-    if not isinstance(document, dict):
-        raise ModelError(
-            f"{file}: holds a {type(document).__name__}; give the Lightning checkpoint of a training (.ckpt)"
-        )
-    return document
-
-
-def _foreign(file: Path) -> str:
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:  # whatever a damaged file makes the reader raise
-        names = []
-    strange = [name for name in names if name != _CLASS]
-    return f"it names {', '.join(strange)}, which MSDM's do not" if strange else "it is damaged or no checkpoint"
 
 
 def _renamed(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from stemwise.diffusion import (
     Free,
     Known,
     SlotCoupling,
+    common,
     couple,
     dpmpp_2m,
     exact,
@@ -29,7 +30,7 @@ from stemwise.diffusion import (
 from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.systems.gmsdi import Gmsdi, Prompt
-from stemwise.systems.joint import common, cost, likelihood, posterior
+from stemwise.systems.joint import cost, likelihood, posterior
 from stemwise.systems.msdm import Separation
 from stemwise.systems.system import Context, unanswerable
 

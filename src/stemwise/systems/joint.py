@@ -20,6 +20,7 @@ from stemwise.diffusion import (
     NoiseSource,
     Step,
     ancestral,
+    common,
     dpm2_ancestral,
     dpmpp_2m,
     euler,
@@ -236,8 +237,3 @@ def likelihood(how: Separation, slots: int, drop: int = 0, power: Power | None =
     if how.likelihood == "even":
         return Even()
     return SpectralProjection(power) if power is not None else Projection(gaussian_variance(*[1.0] * slots))
-
-
-def common(source: NoiseSource) -> NoiseSource:
-    """The same draw for every item of a batch, so that equal channels stay equal."""
-    return lambda shape: source((1, *shape[1:])).expand(shape)
