@@ -22,6 +22,7 @@ class System(StrEnum):
     msdm = "msdm"
     mixture2music = "mixture2music"
     msgld = "msgld"
+    componet = "componet"
 
 
 _CONVERTERS = {
@@ -30,6 +31,7 @@ _CONVERTERS = {
     System.msdm: ("msdm", "convert_msdm"),
     System.mixture2music: ("mixture2music", "convert_mixture2music"),
     System.msgld: ("msgld", "convert_msgld"),
+    System.componet: ("componet", "convert_componet"),
 }
 
 
@@ -38,6 +40,10 @@ def convert(
     file: Annotated[Path, typer.Argument(help="The published file, or the folder of weights that belong together.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="The model folder to write; by default beside the file, by its name.")
+    ] = None,
+    stems: Annotated[
+        str | None,
+        typer.Option("--stems", help="componet: its tags, in order (bass,drums,guitar,piano).", show_default=False),
     ] = None,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
@@ -49,6 +55,9 @@ def convert(
     folder = out or file.with_suffix("")
     if folder == file or (folder.exists() and not overwrite):
         raise QueryError(f"{folder} exists; give another folder with --out, or --overwrite")
+    if stems is not None and system is not System.componet:
+        raise QueryError(f"--stems: the names that {system} knows are in its weights; leave it away")
     module, function = _CONVERTERS[system]
-    written = getattr(importlib.import_module(f"stemwise.convert.{module}"), function)(file, folder)
+    told = {} if stems is None else {"stems": o.names(stems)}
+    written = getattr(importlib.import_module(f"stemwise.convert.{module}"), function)(file, folder, **told)
     Voice(quiet).say(f"{written}: use it with --model {written}")

@@ -48,7 +48,8 @@ def prompt(heard: Sequence[str], wanted: Sequence[str], form: Form = "released")
 
 def subsets(count: int) -> Tensor:
     """All sets of `count` stems as bits (2^count, count), bool; row i holds the bits of i, the first stem the lowest."""
-    return torch.arange(2**count)[:, None].bitwise_right_shift(torch.arange(count)).bitwise_and(1).bool()
+    rows, bits = torch.arange(2**count, device="cpu"), torch.arange(count, device="cpu")
+    return rows[:, None].bitwise_right_shift(bits).bitwise_and(1).bool()
 
 
 def number(bits: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class Sampler:
         self.sets = subsets(len(names))
         rows = [frozenset(name for name, there in zip(names, row) if there) for row in self.sets.tolist()]
         kinds = [[task(heard, wanted) if wanted else "none" for wanted in rows] for heard in rows]
-        self.tasks = torch.stack([torch.tensor([[kind == one for kind in row] for row in kinds]) for one in TASKS])
+        self.tasks = torch.tensor([[[kind == one for kind in row] for row in kinds] for one in TASKS], device="cpu")
 
     def draw(self, sounding: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What is heard and what is wanted (B, stem), bool, given what sounds (B, stem). Of silence, anything is drawn."""
