@@ -61,7 +61,7 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
     from stemwise.systems.componet_base import AudioLdm2
     from stemwise.systems.componet_system import ComponetSystem
     from stemwise.systems.gmsdi import Gmsdi
-    from stemwise.systems.gmsdi_system import GmsdiSystem, described
+    from stemwise.systems.gmsdi_system import GmsdiSystem
     from stemwise.systems.joint import Joint
     from stemwise.systems.msdm import Msdm, WeakMsdm
     from stemwise.systems.msgld import Msgld
@@ -75,8 +75,7 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
     if isinstance(module, Msgld):
         return MsgldSystem(module, precision)
     if isinstance(module, Gmsdi):
-        words = module.config.words
-        return GmsdiSystem(module, described(words, words), extracted=module.config.extracted, precision=precision)
+        return GmsdiSystem.of(module, precision)
     if isinstance(module, Componet):
         return ComponetSystem(module, precision)
     if isinstance(module, AudioLdm2):

@@ -13,8 +13,9 @@ import torch
 import stemwise
 from stemwise import checkpoint
 from stemwise.errors import QueryError
-from stemwise.systems.gmsdi import Gmsdi, GmsdiConfig, Prompt
+from stemwise.systems.gmsdi import Gmsdi, GmsdiConfig
 from stemwise.systems.gmsdi_system import GmsdiSystem, described
+from stemwise.systems.prompts import Prompt
 from stemwise.systems.system import Context
 from tiny_gmsdi import CONFIG, NET, WORDS, prior
 
@@ -81,6 +82,12 @@ def test_separators_sum_to_the_mixture() -> None:
     assert not torch.allclose(results[0][:, 1], results[1][:, 1])
     same = system().separate(wave[:1].expand(2, -1, -1), 4)[0]
     torch.testing.assert_close(same[0], same[1], atol=1e-6, rtol=0)
+
+
+def test_bfloat16_changes_little() -> None:
+    wave = 0.1 * torch.randn(1, 1, 1024)
+    exact, rounded = (GmsdiSystem.of(prior(), kind).separate(wave, 4)[0] for kind in (torch.float32, torch.bfloat16))
+    assert 0 < float((exact - rounded).norm() / exact.norm()) < 0.05
 
 
 def test_sources_hang_together_with_their_mixture() -> None:

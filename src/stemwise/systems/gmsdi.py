@@ -17,30 +17,11 @@ from torch import Tensor, nn
 
 from stemwise.diffusion import Denoiser, Edm, SpectralEdm, log_normal
 from stemwise.diffusion.denoisers import align
-from stemwise.errors import QueryError
 from stemwise.nets.unet1d import UNet1d, UNet1dConfig, Words
 from stemwise.nets.vocabulary import TextConfig, Vocabulary
 from stemwise.systems.msdm import Generation, Separation, noise_from
+from stemwise.systems.prompts import Prompt, descriptions, folded
 from stemwise.systems.spectra import KNOTS, Spectra, powers
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a source is described with, what it is not, and how far to go from the one to the other.
-
-    The estimate is D(against) + weight (D(words) - D(against)); nothing in `against` means no description at all
-    (classifier-free guidance). `weight` 1 is the described model alone, in one evaluation instead of two. A prompt without
-    words is of a source that nobody described.
-    """
-
-    words: tuple[str, ...] = ()
-    against: tuple[str, ...] = ()
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        both = [word for word in self.words if word in self.against]
-        if both:
-            raise QueryError(f"{', '.join(both)} is wanted and unwanted at once; leave it out of the negative words")
 
 
 @dataclass(frozen=True)
@@ -105,40 +86,15 @@ class Gmsdi(nn.Module):
         return edm(x[:, None], sigma)[:, 0]
 
     def prompted(self, prompts: Sequence[Prompt], most: int = 64) -> Denoiser:
-        """The denoiser of states (batch, slot, time), a prompt for each slot. Raises QueryError for unknown words.
-
-        All slots, with and against their words, are evaluated at once, in pieces of at most `most` signals.
-        """
-        guided = [slot for slot, prompt in enumerate(prompts) if prompt.weight != 1]
-        asked = [prompt.words for prompt in prompts] + [prompts[slot].against for slot in guided]
+        """The denoiser of states (batch, slot, time), see `prompts.folded`. Raises QueryError for unknown words."""
+        asked = descriptions(prompts)
         words, shares = self.vocabulary.described(*asked), self._shares(asked)
-        weight = torch.tensor([prompts[slot].weight for slot in guided])
 
-        def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
-            signals = torch.cat([x, x[:, guided]], 1)
-            level = torch.as_tensor(sigma).to(x)
-            level = level.expand(x.shape[: max(1, level.ndim)])
-            levels = (
-                level[:, None].expand(signals.shape[:2]) if level.ndim == 1 else torch.cat([level, level[:, guided]], 1)
-            )
-            rows = torch.arange(len(asked), device=x.device).repeat(len(x)).split(most)
-            parts = zip(signals.flatten(0, 1).split(most), levels.flatten().split(most), rows)
-            powers = self._powers(shares, x.shape[-1])
-            found = torch.cat(
-                [
-                    self._edm(Words(*(z[row] for z in words)), None if powers is None else powers[row])(
-                        signal[:, None], sigma
-                    )
-                    for signal, sigma, row in parts
-                ]
-            ).unflatten(0, signals.shape[:2])[:, :, 0]
-            if not guided:
-                return found
-            wanted, unwanted = found.split([x.shape[1], len(guided)], 1)
-            bent = unwanted + weight.to(x)[:, None] * (wanted[:, guided] - unwanted)
-            return wanted.index_copy(1, torch.tensor(guided, device=x.device), bent)
+        def evaluate(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+            powers = self._powers(shares[rows], x.shape[-1])
+            return self._edm(Words(*(z[rows] for z in words)), powers)(x[:, None], sigma)[:, 0]
 
-        return denoise
+        return folded(evaluate, prompts, most)
 
     def powers(self, prompts: Sequence[Prompt], frames: int) -> Tensor | None:
         """The power spectral densities (slot, frames // 2 + 1) that prompts ask for; None where the model has none."""

@@ -28,10 +28,12 @@ from stemwise.diffusion import (
     seeded,
 )
 from stemwise.errors import QueryError
+from stemwise.nets.unet1d import lower
 from stemwise.query import Query
-from stemwise.systems.gmsdi import Gmsdi, Prompt
+from stemwise.systems.gmsdi import Gmsdi
 from stemwise.systems.joint import cost, likelihood, posterior
 from stemwise.systems.msdm import Separation
+from stemwise.systems.prompts import Prompt
 from stemwise.systems.system import Context, unanswerable
 
 #: The source that is whatever the others leave.
@@ -54,6 +56,14 @@ class GmsdiSystem:
     gamma: float = 1.0
     extracted: tuple[str, ...] = ()
     precision: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, prior: Gmsdi, precision: torch.dtype = torch.float32) -> GmsdiSystem:
+        """A source for each of its words. The prior's weights are stored in `precision`."""
+        if precision != torch.float32:
+            lower(prior.net, precision)
+        words = prior.config.words
+        return cls(prior, described(words, words), extracted=prior.config.extracted, precision=precision)
 
     def __post_init__(self) -> None:
         if self.gamma <= 0:
