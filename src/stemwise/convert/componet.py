@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stemwise import checkpoint
 from stemwise.codecs.mel import Mel
 from stemwise.codecs.melvae import MelVaeConfig
-from stemwise.convert.audioldm2_text import GENERATED, TextEncoders
+from stemwise.nets.audioldm2_text import GENERATED, TextEncoders
 from stemwise.convert.reading import read_pickle
 from stemwise.errors import ModelError
 from stemwise.systems.componet import Componet, ComponetConfig, ComponetSampling
