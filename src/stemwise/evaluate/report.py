@@ -167,7 +167,7 @@ def _definitions(runs: Sequence[Results], tables: Tables) -> list[str]:
 
 def _cutting(run: Results) -> str:
     asked = run.protocol
-    shape = f"{asked.rate or 'own'} Hz, {asked.channels or 'own'} channel(s)"
+    shape = f"{f'{asked.rate} Hz' if asked.rate else 'their own rate'}, {asked.channels or 'all'} channel(s)"
     if asked.chunks is None:
         return f"Songs are taken whole, at {shape}."
     length = f"{asked.chunks.seconds:g} s" if asked.chunks.seconds else f"{asked.chunks.frames} samples"
