@@ -127,6 +127,19 @@ def test_what_is_longer_than_the_window_gives_shifted_candidates() -> None:
     assert heard == [6, 8, 6, 6, 6, 6]
 
 
+@torch.no_grad()
+def test_noise_is_added_to_candidates_in_training_alone() -> None:
+    model = Cocola(CocolaConfig(scale=0.25, embedding=16, seconds=1.0, noise=0.5))
+    heard: list[torch.Tensor] = []
+    model.features.register_forward_hook(lambda _, inputs, output: heard.append(inputs[0]))
+    batch = torch.randn(4, 2, 1, 16_000)
+    model.loss(batch, torch.Generator().manual_seed(1))
+    model.validate(batch, torch.Generator())
+    contexts, noisy, _, clean = heard
+    assert torch.equal(contexts, batch[:, 0, 0]) and torch.equal(clean, batch[:, 1, 0])
+    assert float((noisy - clean).std()) == pytest.approx(0.5, rel=0.02)
+
+
 def test_a_third_signal_is_a_wrong_candidate_for_all() -> None:
     torch.manual_seed(0)
     model = Cocola(CocolaConfig(features="pitch", encoder="timeline", embedding=32, seconds=1.0, masks="batch")).eval()
