@@ -54,7 +54,7 @@ def test_songs_are_made_as_midi_alone(midi: Path) -> None:
 
 
 @pytest.mark.parametrize(("recipe", "net"), [
-    ("mixture2music-band", "{inputs: 19, outputs: 10, widths: [8, 8, 8, 8], kernel: 3, layers: 1, heads: 2, rows: 72}"),
+    ("mixture2music-band", "{inputs: 29, outputs: 10, widths: [8, 8, 8, 8], kernel: 3, layers: 1, heads: 2, rows: 72}"),
     ("mixture2music-lakh", "{widths: [8, 8, 8, 8], layers: 1, positions: published, bottleneck: published}"),
 ])  # fmt: skip
 def test_recipes_train_resume_and_export(recipe: str, net: str, midi: Path, phrases: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from stemwise.nets.transunet import TransUnetConfig
 from stemwise.systems.roll_system import RollSystem
 from stemwise.systems.rolls import RollPrior, RollPriorConfig, Sampling
 
-NET = TransUnetConfig(19, 10, widths=(8, 8, 8, 8), kernel=3, layers=1, heads=2, rows=72)
+NET = TransUnetConfig(29, 10, widths=(8, 8, 8, 8), kernel=3, layers=1, heads=2, rows=72)
 
 
 def tiny_prior() -> RollPrior:

@@ -16,7 +16,7 @@ from stemwise.nets.transunet import TransUnetConfig
 from stemwise.stems import Rolls
 from stemwise.systems.mixture2music import Mixture2Music, Mixture2MusicConfig
 from stemwise.systems.roll_system import RollSystem, solve
-from stemwise.systems.rolls import FREE, Heard, Questions, RollPriorConfig, cells, planes
+from stemwise.systems.rolls import FREE, Heard, Questions, RollPriorConfig, cells, pitch_classes, planes
 from tiny_rolls import NET, tiny_prior, tiny_system
 
 NAMES = BAND.stems
@@ -152,9 +152,21 @@ def test_questions_are_drawn_as_configured() -> None:
     assert not bool(heard.known[:, :, -1].all(1).any())
 
 
+def test_pitch_classes_do_not_know_octaves_and_average_over_time() -> None:
+    sounding = torch.zeros(1, 2, 16, 72)
+    sounding[0, 0, 4, 7] = sounding[0, 0, 4, 31] = 1.0  # one class in two octaves
+    sounding[0, 1, 0, 71] = 1.0
+    near, far = pitch_classes(sounding, (2, 64)).chunk(2, dim=1)
+    assert near[0, 0, :, 19].nonzero().flatten().tolist() == [3, 4, 5]  # one step before and after, in every octave
+    assert near[0, 0, 4, 7] == near[0, 0, 4, 67] == pytest.approx(2 * 2 / 3)
+    assert near[0, 0, :, 8].abs().sum() == 0
+    assert far[0, 1, 15, 11] == pytest.approx(2 / 16)  # the whole window where it is shorter than the span
+    assert pitch_classes(sounding, ()).shape == (1, 0, 16, 72)
+
+
 def test_configurations_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="layout is 'orchestra'; choose from published, band"):
         RollPriorConfig(layout="orchestra", net=NET)
-    with pytest.raises(ValueError, match=r"net\.inputs must be 19 and net.outputs 10"):
+    with pytest.raises(ValueError, match=r"net\.inputs must be 29 and net.outputs 10"):
         RollPriorConfig(net=TransUnetConfig())
     assert planes(torch.tensor([[[[0, 1, 2]]]], dtype=torch.uint8)).tolist() == [[[[0, 1, 1]], [[0, 0, 1]]]]

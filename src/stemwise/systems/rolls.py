@@ -7,11 +7,12 @@ So one set of weights separates, generates, accompanies and continues, and nothi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from stemwise.codecs.roll import LAYOUTS, ONSET, SILENT, SOUNDING, RollLayout
 from stemwise.diffusion import Constraint, Denoiser, FromX0, Support
@@ -40,14 +41,19 @@ class Questions:
 
 @dataclass(frozen=True)
 class RollPriorConfig:
-    """What `config.json` holds: a layout by name, `window` in steps, training noise ln sigma ~ N(mean, std)."""
+    """What `config.json` holds: a layout by name, `window` in steps, training noise ln sigma ~ N(mean, std).
+
+    `harmony`: the network is also told how much each pitch class sounds in each stem, whatever the octave, around each
+    step: within so many steps altogether, one input a stem for each number.
+    """
 
     layout: str = "band"
     window: int = 64
+    harmony: tuple[int, ...] = (8, 64)
     sigma_mean: float = 0.0
     sigma_std: float = 1.6
     net: TransUnetConfig = field(
-        default_factory=lambda: TransUnetConfig(19, 10, widths=(24, 48, 96, 192), kernel=5, rows=72)
+        default_factory=lambda: TransUnetConfig(29, 10, widths=(24, 48, 96, 192), kernel=5, rows=72)
     )
     sampling: Sampling = field(default_factory=Sampling)
     questions: Questions = field(default_factory=Questions)
@@ -56,8 +62,9 @@ class RollPriorConfig:
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}; choose from {', '.join(LAYOUTS)}")
         stems = len(self.stems)
-        if (self.net.inputs, self.net.outputs) != (3 * stems + 4, 2 * stems):
-            raise ValueError(f"net.inputs must be {3 * stems + 4} and net.outputs {2 * stems} for {stems} stems")
+        inputs = (3 + len(self.harmony)) * stems + 4
+        if (self.net.inputs, self.net.outputs) != (inputs, 2 * stems):
+            raise ValueError(f"net.inputs must be {inputs} and net.outputs {2 * stems} for {stems} stems")
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -115,6 +122,20 @@ def planes(data: Tensor) -> Tensor:
     return torch.cat([data > 0, data == ONSET], dim=1).to(torch.float32)
 
 
+def pitch_classes(sounding: Tensor, spans: Sequence[int]) -> Tensor:
+    """How much each pitch class sounds: planes (batch, stem, time, pitch) -> (batch, stems x spans, time, pitch).
+
+    Summed over octaves, averaged over `span` steps around each, and given to every pitch of the class. What convolutions
+    over pitch cannot see, and noise in it averages out. Twice the mean: a chord's tones are about 1.
+    """
+    octaves = sounding.shape[-1] // 12
+    folded = sounding.unflatten(-1, (octaves, 12)).sum(-2)
+    means = [
+        avg_pool2d(folded, (span + 1, 1), stride=1, padding=(span // 2, 0), count_include_pad=False) for span in spans
+    ]
+    return 2.0 * torch.cat([folded[:, :0], *means], dim=1).repeat(1, 1, 1, octaves)
+
+
 def cells(likely: Tensor, mixture: Tensor) -> Tensor:
     """Probabilities (batch, 2 stems, time, pitch) -> uint8 (batch, stem, time, pitch), every cell the likelier way.
 
@@ -165,7 +186,8 @@ class RollPrior(nn.Module):
 
         def net(state: Tensor, time: Tensor) -> Tensor:
             mixed = torch.where(fixed, known, torch.where(support, state, 0.0))
-            out: Tensor = self.net(torch.cat([mixed, evidence], dim=1), time)
+            harmony = pitch_classes(mixed.chunk(2, dim=1)[0], self.config.harmony)
+            out: Tensor = self.net(torch.cat([mixed, evidence, harmony], dim=1), time)
             return out
 
         return FromX0(net, _time)(x, sigma)
