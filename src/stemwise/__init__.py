@@ -21,6 +21,7 @@ _HOME = {
     "load": "stemwise.loading",
     "load_notes": "stemwise.loading",
     "models": "stemwise.loading",
+    "recompose": "stemwise.recomposing",
     "score": "stemwise.scores",
     "score_stems": "stemwise.scores",
 }
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stemwise.longform import Progress, Report
     from stemwise.model import Model
     from stemwise.query import Query
+    from stemwise.recomposing import recompose
     from stemwise.scores import Score, StemScores, score, score_stems
     from stemwise.stems import Audio, Part
 
@@ -49,6 +51,7 @@ __all__ = [
     "load",
     "load_notes",
     "models",
+    "recompose",
     "score",
     "score_stems",
 ]

@@ -16,6 +16,15 @@ def edit(
     remove: Annotated[str | None, typer.Option("--remove", help="Take these out.", show_default=False)] = None,
     extract: Annotated[str | None, typer.Option("--extract", help="Keep only these.", show_default=False)] = None,
     replace: Annotated[str | None, typer.Option("--replace", help="Make these anew.", show_default=False)] = None,
+    heard: Annotated[
+        str | None,
+        typer.Option(
+            "--heard", help="With --wanted and a CompoNet: the stems in the input, as one mix.", show_default=False
+        ),
+    ] = None,
+    wanted: Annotated[
+        str | None, typer.Option("--wanted", help="The stems of the new mix, made in one pass.", show_default=False)
+    ] = None,
     span: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +52,7 @@ def edit(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Remove, extract or replace stems.
+    """Remove, extract or replace stems; or with --heard and --wanted make any mix from any other.
 
     In the whole song, or in a span. Output: edited/band/SONG-remove-drums/{...,mix}.wav and manifest.json.
     """
@@ -53,6 +62,7 @@ def edit(
     from stemwise.errors import QueryError
     from stemwise.loading import load
     from stemwise.outputs import MIX, Made, load_stems, read_folder
+    from stemwise.recomposing import recompose
     from stemwise.stems import known_names
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
@@ -62,16 +72,20 @@ def edit(
     verbs = [verb for verb, names in asked.items() if names]
     if len(verbs) > 1:
         raise QueryError(f"{' and '.join('--' + verb for verb in verbs)} contradict each other; edit in two commands")
-    if not verbs and seconds is None:
+    sides = o.names(heard), o.names(wanted)
+    if any(sides) and (verbs or seconds is not None or not all(sides)):
+        raise QueryError("--heard and --wanted go together, without --remove, --extract, --replace and --span")
+    if not verbs and seconds is None and not any(sides):
         raise QueryError("nothing to edit; give --remove, --extract or --replace with stems, or --span START:END")
     loaded = load(model, device)
     spent = evaluations or loaded.evaluations
-    for names in asked.values():
+    for names in (*asked.values(), *sides):
         known_names(names, loaded.stems, f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
     parameters: dict[str, Any] = {verb: list(names) for verb, names in asked.items() if names}
     parameters |= {"span": list(seconds) if seconds else None, "steps": steps, "evaluations": spent}
-    label = _label(asked, seconds)
+    parameters |= {"heard": list(sides[0]), "wanted": list(sides[1])} if any(sides) else {}
+    label = f"{'-'.join(sides[0])}-to-{'-'.join(sides[1])}" if any(sides) else _label(asked, seconds)
 
     def work(item: Item) -> Outcome:
         made = Made("edit", loaded.name, {MIX: item.source}, seed, parameters)
@@ -79,6 +93,10 @@ def edit(
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
             found = read_folder(item.source, loaded.stems) if item.source.is_dir() else None
             source = item.source if found is None else load_stems(found) if found.stems else found.mix or item.source
+            if any(sides):
+                with voice.progress(item.track) as progress:
+                    mix = recompose(loaded, item.source, *sides, seed=seed, steps=steps, progress=progress)
+                return put_audio(folder, mix, how)
             with voice.progress(item.track) as progress:
                 audio = loaded.edit(
                     source,

@@ -1,0 +1,100 @@
+"""One question for every task: from a mix of some stems to a mix of some stems, in a single pass, of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stemwise.errors import QueryError
+from stemwise.longform import ArraySource, ProgressCallback, Split, Windowing, continue_windows, separate_whole
+from stemwise.model import Model, Run
+from stemwise.signals import Signal, channels_at, cut, read_signal, stereo_back
+from stemwise.stems import Audio, known_names
+from stemwise.systems.componet_prompts import task
+from stemwise.systems.componet_system import ComponetSystem
+
+
+def recompose(
+    model: Model,
+    source: Signal | None,
+    heard: Sequence[str],
+    wanted: Sequence[str],
+    *,
+    rate: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Audio:
+    """A mix of the `wanted` stems, given a mix of the `heard` ones, as one signal named after them ("bass+guitar").
+
+    `source` has the rate, channels and length of the answer; with nothing heard it is None, `seconds` are the length, and
+    the rate is the model's. Wanted stems among the heard are taken out of the source, channel by channel, and sum to it
+    with the others; any other answer is new and mono, each window continuing the one before. `steps` is the model's own
+    unless given. Raises QueryError for models that hear stems one by one.
+    """
+    system = model.system
+    if not isinstance(system, ComponetSystem):
+        raise QueryError(
+            f"the model {model.name} makes stems, not mixes; use separate, accompany or edit, or a CompoNet"
+        )
+    before, after = (known_names(side, model.stems, f"the model {model.name} has") for side in (heard, wanted))
+    if not after:
+        raise QueryError("nothing is wanted; name at least one stem")
+    if bool(before) != (source is not None) or (source is None and not (seconds and seconds > 0)):
+        raise QueryError("give a source and the stems that are heard in it, or neither and seconds, to generate")
+    run = Run(seed, steps or system.how.steps, progress)
+    name = "+".join(after)
+    if source is None:
+        frames = round(float(seconds or 0) * model.rate)
+        return Audio.of({name: _continued(system, torch.zeros(1, frames), before, after, run)[0]}, model.rate)
+    signal, rate = read_signal(source, rate)
+    if task(frozenset(before), frozenset(after)) == "separate":
+        return Audio.of({name: torch.from_numpy(_split(model, system, signal, rate, before, after, run))}, rate)
+    made = _continued(system, channels_at(signal, rate, model.rate, 1), before, after, run)
+    return Audio.of({name: stereo_back(made, model.rate, rate, signal.shape[1], signal.shape[0])[0]}, rate)
+
+
+def _continued(system: ComponetSystem, mix: Tensor, heard: Sequence[str], wanted: Sequence[str], run: Run) -> Tensor:
+    """(1, 1, time) for a mix (1, time) at the model's rate."""
+    overlap = system.window // 3
+    overlap -= overlap % system.prior.config.base.codec.stride
+    total, device = mix.shape[-1], next(system.prior.parameters()).device
+
+    def make(known: Tensor | None, index: int) -> Tensor:
+        start = index * (system.window - overlap)
+        fixed = None
+        if known is not None:
+            where = torch.arange(system.window) < overlap
+            fixed = (cut(known[0, 0], 0, system.window).to(device), where.to(device))
+        window = cut(mix[0], start, system.window).to(device)
+        seeds = [run.seed * 1_000_003 + index]
+        made = system.answer(window, heard, wanted, seeds=seeds, steps=run.steps, fixed=fixed)
+        run.tell(min(total, start + system.window) / system.rate, total / system.rate)
+        return made[:, None].cpu()
+
+    return torch.cat(list(continue_windows(make, total, system.window, overlap)), -1)
+
+
+def _split(
+    model: Model,
+    system: ComponetSystem,
+    signal: np.ndarray,
+    rate: int,
+    heard: Sequence[str],
+    wanted: Sequence[str],
+    run: Run,
+) -> np.ndarray:
+    """(channels, frames): what of a signal the wanted stems are."""
+    rest = [name for name in heard if name not in wanted]
+
+    def split(x: Tensor) -> Split:
+        parts, left = system.split(x[:, 0].to(model.device), heard, [wanted, rest], run.steps)
+        return Split(parts[:, :, None].cpu(), left[:, None].cpu())
+
+    windowing = Windowing(model.rate, model.window, 1, overlap=0.25, batch=2, closed=system.sums)
+    stems, _ = separate_whole(ArraySource(signal, rate), split, ("wanted", "other"), windowing, run.progress)
+    return np.asarray(stems[0])
