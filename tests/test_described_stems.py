@@ -43,7 +43,7 @@ def test_a_described_stem_is_separated_from_the_rest(desk: Path) -> None:
     np.testing.assert_allclose(sum(stems), soundfile.read("song.wav")[0], atol=1e-5)
     facts = manifest("separated/words/song")
     assert facts["parameters"]["described"] == ["electric guitar", "rest"]
-    assert facts["parameters"]["weight"] == 1.5 and facts["parameters"]["negative"] == ["drums"]
+    assert facts["parameters"]["guidance"] == 1.5 and facts["parameters"]["negative"] == ["drums"]
     assert run("separate", "song.wav", "-n", "words", *words, "--skip-existing")[0] == 0
     code, said = run("separate", "song.wav", "-n", "words", *words[:2], "--evaluations", "2", "--skip-existing")
     assert code == 1 and "options differ" in said

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from stemwise.coherence.cocola import Cocola
     from stemwise.note_model import NoteModel
     from stemwise.systems.roll_system import RollSystem
-    from stemwise.systems.system import System
+    from stemwise.systems.system import System, Wishful
 
 BUNDLED = Path(__file__).parent / "weights"
 
@@ -36,21 +35,40 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     """A bundled model by name, or any model folder by path. Raises `ModelError` with the names there are.
 
     `precision` is that of the network: "float32", "bfloat16", or "auto", bfloat16 where the device has it natively
-    (the answers of the two differ by about -40 dB). What some models take besides (None: their own): `phase` ("mixture" or
-    "vocoder", see `MsgldSystem`); `stems` (descriptions of the sources), `negative` (words), `gamma`, `weight` (see
-    `GmsdiSystem`); `guidance`, `strength`, `start`, `end` (see `ComponetSampling`).
+    (the answers of the two differ by about -40 dB). The folder of a text-to-audio pipeline of diffusers is a model, too, whose
+    stems are described in words (`LatentGmsdi`). What some models take besides (None: their own): `phase` ("mixture" or
+    "vocoder", see `MsgldSystem`); `stems` (descriptions of the sources, "rest" for all others), `negative` (words), `guidance`
+    (2 where there are negative words), `gamma`, `likelihood` (see `GmsdiSystem`), `candidates`; `strength`, `start`, `end` (see
+    `ComponetSampling`).
     """
     from stemwise.checkpoint import load_model, read_info
 
-    folder = folder_of(name)
-    module = load_model(folder).eval().requires_grad_(False)
-    place = torch.device(pick_device(device))
-    facts = dict(read_info(folder).metadata)
-    system = _system(module.to(place), pick_precision(precision, place), folder)
+    folder, place = folder_of(name), torch.device(pick_device(device))
+    facts: dict[str, Any] = {}
+    if is_pipeline(folder):
+        system = _pipeline(folder, place)
+    else:
+        module = load_model(folder).eval().requires_grad_(False)
+        facts = dict(read_info(folder).metadata)
+        system = _system(module.to(place), pick_precision(precision, place), folder)
     asked = {wish: value for wish, value in wishes.items() if value is not None}
     if asked:
         system = _wished(system, asked, str(name))
     return Model(str(name) if folder.parent == BUNDLED else folder.name, system, place, folder, facts)
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder is that of a pipeline of diffusers, not a model folder."""
+    return (folder / "model_index.json").is_file()
+
+
+def _pipeline(folder: Path, place: torch.device) -> System:
+    from stemwise.systems.latent_gmsdi import LatentGmsdi
+    from stemwise.systems.sources import Sources, described
+    from stemwise.systems.text_to_audio import text_to_audio
+
+    band = Sources(described(("bass", "drums", "guitar", "piano"), None))
+    return LatentGmsdi(text_to_audio(folder).to(place), band)
 
 
 def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
@@ -91,34 +109,12 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
 
 def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
     """The system with what was asked of it. Raises `QueryError` for what it does not take."""
-    from stemwise.systems.componet_system import ComponetSystem
-    from stemwise.systems.gmsdi_system import GmsdiSystem, described
-    from stemwise.systems.msgld_system import MsgldSystem, Phase
-
-    takes = {
-        GmsdiSystem: ("stems", "negative", "gamma", "weight"),
-        MsgldSystem: ("phase",),
-        ComponetSystem: ("phase", "guidance", "strength", "start", "end"),
-    }.get(type(system), ())
+    takes: tuple[str, ...] = getattr(system, "takes", ())
     foreign = [wish for wish in wishes if wish not in takes]
     if foreign:
         allowed = f"it takes {', '.join(takes)}" if takes else "leave it away"
         raise QueryError(f"the model {name} takes no {foreign[0]}; {allowed}")
-    if isinstance(system, MsgldSystem | ComponetSystem):
-        phase = wishes.get("phase", system.phase)
-        if phase not in get_args(Phase):
-            raise QueryError(f"unknown phase {phase!r}; choose {' or '.join(get_args(Phase))}")
-        system = replace(system, phase=phase)
-        if isinstance(system, MsgldSystem):
-            return system
-        return system.changed(**{wish: value for wish, value in wishes.items() if wish != "phase"})
-    assert isinstance(system, GmsdiSystem)
-    changes = {wish: value for wish, value in wishes.items() if wish != "stems"}
-    if "negative" in changes:
-        changes = {"weight": 2.0, **changes, "negative": tuple(changes["negative"])}
-    if "stems" in wishes:
-        changes |= {"sources": described(wishes["stems"], system.prior.config.words), "extracted": ()}
-    return replace(system, **changes)
+    return cast("Wishful", system).asked(**wishes)
 
 
 def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:

@@ -14,8 +14,9 @@ import stemwise
 from stemwise import checkpoint
 from stemwise.errors import QueryError
 from stemwise.systems.gmsdi import Gmsdi, GmsdiConfig
-from stemwise.systems.gmsdi_system import GmsdiSystem, described
+from stemwise.systems.gmsdi_system import GmsdiSystem
 from stemwise.systems.prompts import Prompt
+from stemwise.systems.sources import Sources, described
 from stemwise.systems.system import Context
 from tiny_gmsdi import CONFIG, NET, WORDS, prior
 
@@ -25,7 +26,7 @@ def told(words: Sequence[str]) -> torch.Tensor:
 
 
 def system(**changes: object) -> GmsdiSystem:
-    return replace(GmsdiSystem(prior(), described(WORDS, WORDS)), **changes)  # type: ignore[arg-type]
+    return replace(GmsdiSystem(prior(), Sources(described(WORDS, WORDS))), **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("most", [1, 3, 64])
@@ -113,7 +114,7 @@ def test_known_spans_are_kept() -> None:
 
 def test_through_the_public_interface(tmp_path: Path) -> None:
     folder = checkpoint.save_model(tmp_path / "words", prior())
-    model = stemwise.load(folder, stems=["electric guitar", "bass drums"], weight=2.0, gamma=0.5)
+    model = stemwise.load(folder, stems=["electric guitar", "bass drums"], guidance=2.0, gamma=0.5)
     assert model.stems == ("electric-guitar", "bass-drums")
     song = (0.1 * np.random.default_rng(0).standard_normal((1, 4000))).astype(np.float32)
     stems = model.separate(song, rate=8000, evaluations=2)
@@ -130,7 +131,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="no words"):
         described([" "], WORDS)
     with pytest.raises(QueryError, match="bass is wanted and unwanted"):
-        system(negative=("bass",), weight=2.0)
+        system().asked(negative=["bass"])
     with pytest.raises(QueryError, match="wanted and unwanted"):
         Prompt(("bass",), ("bass",))
     with pytest.raises(QueryError, match="asked for twice"):
@@ -138,7 +139,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="gamma is 0"):
         system(gamma=0.0)
     with pytest.raises(QueryError, match="does not know the word 'kazoo'"):
-        system(negative=("kazoo",))
+        system().asked(negative=["kazoo"])
     folder = checkpoint.save_model(tmp_path / "words", prior())
     with pytest.raises(QueryError, match="takes no phase"):
         stemwise.load(folder, phase="vocoder")

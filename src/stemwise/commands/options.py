@@ -88,7 +88,7 @@ def wishes(
 ) -> dict[str, Any]:
     """What a model is asked to be, as `load` takes it and as a manifest holds it; what was not asked for is not there."""
     words = list(names(negative)) if negative is not None else None
-    asked = {"stems": stems or None, "negative": words, "weight": guidance, "gamma": gamma, "phase": phase}
+    asked = {"stems": stems or None, "negative": words, "guidance": guidance, "gamma": gamma, "phase": phase}
     return {wish: value for wish, value in asked.items() if value is not None}
 
 

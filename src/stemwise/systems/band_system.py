@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,16 +25,12 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint, Free
 from stemwise.query import Query
 from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
-from stemwise.systems.system import Context, unanswerable
+from stemwise.systems.system import Context, Guide, unanswerable
 
 QUIET = 1e-4
 GUIDANCE = 1.5
 VIEWS = ((1, 0), (-1, 512), (-1, 0), (1, 512))
 """Views of a window for averaging: sign of the side channel (left and right swapped) and a shift in samples."""
-
-
-Guide = Callable[[Denoiser, Context, Callable[[Tensor], Tensor]], Denoiser]
-"""Soft evidence: (denoiser, what a window is asked with, its decoder to stems (batch, stem, 2, time)) -> denoiser."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,12 +36,10 @@ from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.stems import known_names
 from stemwise.systems.componet import Componet, ComponetSampling
-from stemwise.systems.system import Context, unanswerable
+from stemwise.systems.system import Context, Phase, phase_of, unanswerable
 
 RULES: dict[str, Step] = {"ancestral": ancestral, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
 _COST = {"heun": 2}
-
-Phase = Literal["mixture", "vocoder"]
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,17 @@ class ComponetSystem:
     phase: Phase = "mixture"
     sampling: ComponetSampling | None = None
 
+    takes: ClassVar[tuple[str, ...]] = ("phase", "guidance", "strength", "start", "end")
+
     @property
     def how(self) -> ComponetSampling:
         """How it is sampled."""
         return self.sampling or self.prior.config.sampling
 
-    def changed(self, **wishes: float) -> ComponetSystem:
-        """With another `guidance`, `strength`, `start` or `end`."""
-        return replace(self, sampling=replace(self.how, **wishes))  # type: ignore[arg-type]
+    def asked(self, *, phase: str | None = None, **wishes: float) -> ComponetSystem:
+        """With another `phase`, `guidance`, `strength`, `start` or `end`. Raises QueryError."""
+        sampling = replace(self.how, **wishes)  # type: ignore[arg-type]
+        return replace(self, sampling=sampling, phase=self.phase if phase is None else phase_of(phase))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ too tight; negatives are the words of the other sources.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -32,30 +33,31 @@ from stemwise.nets.unet1d import lower
 from stemwise.query import Query
 from stemwise.systems.gmsdi import Gmsdi
 from stemwise.systems.joint import cost, likelihood, posterior
-from stemwise.systems.msdm import Separation
+from stemwise.systems.msdm import LikelihoodName, Separation
 from stemwise.systems.prompts import Prompt
-from stemwise.systems.system import Context, unanswerable
-
-#: The source that is whatever the others leave.
-REST = "rest"
+from stemwise.systems.sources import Sources, described
+from stemwise.systems.system import Context, Guide, unanswerable
 
 
 @dataclass(frozen=True)
 class GmsdiSystem:
-    """A prior of described mixtures, asked for the `sources`, each a name and its words.
+    """A prior of described mixtures, asked for the `sources`.
 
     `gamma` is the width of the coupling over sigma; small values hold sources and mixture together. `extracted` are the
-    sources that are separated one against all the rest, instead of all at once: the poster's ensemble. `weight` is the
-    guidance away from `negative` words, by default those of the other sources.
+    sources that are separated one against all the rest, instead of all at once: the poster's ensemble. `likelihood` instead
+    of the configuration's. `guide` bends the denoiser of the sources when something is sampled, for example by
+    `coherence.guidance`.
     """
 
     prior: Gmsdi
-    sources: tuple[tuple[str, tuple[str, ...]], ...]
-    negative: tuple[str, ...] | None = None
-    weight: float = 1.0
+    sources: Sources
     gamma: float = 1.0
     extracted: tuple[str, ...] = ()
+    likelihood: LikelihoodName | None = None
     precision: torch.dtype = torch.float32
+    guide: Guide | None = None
+
+    takes: ClassVar[tuple[str, ...]] = ("stems", "negative", "guidance", "gamma", "likelihood")
 
     @classmethod
     def of(cls, prior: Gmsdi, precision: torch.dtype = torch.float32) -> GmsdiSystem:
@@ -63,18 +65,31 @@ class GmsdiSystem:
         if precision != torch.float32:
             lower(prior.net, precision)
         words = prior.config.words
-        return cls(prior, described(words, words), extracted=prior.config.extracted, precision=precision)
+        return cls(prior, Sources(described(words, words)), extracted=prior.config.extracted, precision=precision)
+
+    def asked(
+        self, *, gamma: float | None = None, likelihood: LikelihoodName | None = None, **wishes: Any
+    ) -> GmsdiSystem:
+        """For other sources (see `Sources.asked`), which are then all separated at once, or with another coupling."""
+        return replace(
+            self,
+            sources=self.sources.asked(known=self.prior.config.words, **wishes),
+            extracted=() if "stems" in wishes else self.extracted,
+            gamma=self.gamma if gamma is None else gamma,
+            likelihood=likelihood or self.likelihood,
+        )
 
     def __post_init__(self) -> None:
         if self.gamma <= 0:
             raise QueryError(f"gamma is {self.gamma:g}; it must be above 0 (small: sources follow the mixture closely)")
-        self.prior.vocabulary.check(*(word for _, words in self.sources for word in words), *(self.negative or ()))
-        self.prompts()  # words that are wanted and unwanted are found here, not in the middle of a song
+        if self.likelihood not in (None, *get_args(LikelihoodName)):
+            raise QueryError(f"unknown likelihood {self.likelihood!r}; choose {', '.join(get_args(LikelihoodName))}")
+        self.prior.vocabulary.check(*self.sources.every())
 
     @property
     def names(self) -> tuple[str, ...]:
         """The sources' names, in order."""
-        return tuple(name for name, _ in self.sources)
+        return self.sources.names
 
     @property
     def rate(self) -> int:
@@ -98,7 +113,11 @@ class GmsdiSystem:
 
     @property
     def _how(self) -> Separation:
-        return self.prior.config.separation
+        how = self.prior.config.separation
+        if self.likelihood is None:
+            return how
+        skewed = self.likelihood == "dirac" and how.rule not in ("euler", "heun")
+        return replace(how, likelihood=self.likelihood, rule="euler" if skewed else how.rule)
 
     @property
     def sums(self) -> bool:
@@ -125,12 +144,12 @@ class GmsdiSystem:
 
     def _separator(self, mix: Tensor, evaluations: int) -> Tensor:
         """All sources at once."""
-        return self._restricted(self.prompts(), mix, evaluations)
+        return self._restricted(self.sources.prompts(), mix, evaluations)
 
     def _extractor(self, mix: Tensor, name: str, evaluations: int) -> Tensor:
         """One source against the rest, which is described by all other words."""
-        own = next(prompt for (other, _), prompt in zip(self.sources, self.prompts()) if other == name)
-        rest = Prompt(tuple(dict.fromkeys(word for other, words in self.sources if other != name for word in words)))
+        own = self.sources.prompts()[self.names.index(name)]
+        rest = Prompt(self.sources.words(other for other in self.names if other != name))
         return self._restricted([own, rest], mix, evaluations)[:, 0]
 
     def _restricted(self, prompts: Sequence[Prompt], mix: Tensor, evaluations: int) -> Tensor:
@@ -150,12 +169,12 @@ class GmsdiSystem:
         sources that are wanted or known. Sources that are neither are not there.
         """
         device = next(self.prior.parameters()).device
-        words = dict(self.sources)
-        playing = tuple(dict.fromkeys(word for name in (*wanted, *context.known) for word in words[name]))
-        prompts = [prompt for name, prompt in zip(self.names, self.prompts(tuple(wanted))) if name in wanted]
         order = [name for name in self.names if name in wanted]
+        playing = self.sources.words((*order, *context.known))
         given = [signal[0] for signal in context.known.values()]
-        prior = self.prior.prompted([*prompts, Prompt(playing)])
+        prior = self.prior.prompted([*self.sources.prompts(order), Prompt(playing)])
+        if self.guide is not None:
+            prior = self.guide(prior, context, lambda state: state[:, : len(order), None])
         free, sources = len(order) + 1, len(order)
         how, noise = self.prior.config.generation, seeded(seed, device)
         sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
@@ -175,40 +194,11 @@ class GmsdiSystem:
             x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=dpmpp_2m)).x
         return x[0, [order.index(name) for name in wanted], None]
 
-    def prompts(self, playing: tuple[str, ...] | None = None) -> list[Prompt]:
-        """A prompt for each source; those of the others among `playing` (all) are its negatives unless there are words for that."""
-        made = []
-        for name, words in self.sources:
-            others = tuple(
-                w for other, ws in self.sources if other != name for w in ws if playing is None or other in playing
-            )
-            negative = self.negative if self.negative is not None else tuple(w for w in others if w not in words)
-            made.append(Prompt(words, negative if self.weight != 1 else (), self.weight))
-        return made
-
     def _stable(self, part: int, steps: int) -> float:
         """Gamma over sigma, no smaller than what steps of this size can follow: (1 - sigma'/sigma) rate < 1."""
         how = self.prior.config.generation
         ratio = 1 - (how.sigma_min / how.sigma_max) ** (1 / max(1, steps))
         return max(self.gamma, (ratio * (part + 1)) ** 0.5)
-
-
-def described(stems: Sequence[str], known: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Names and words of sources from descriptions: "slap bass" becomes "slap-bass" and its words.
-
-    A description is one known word, or several that are known, or, for a text encoder, any text. `REST` has no words: it is
-    what nobody described. Raises QueryError for two of the same name.
-    """
-    sources: dict[str, tuple[str, ...]] = {}
-    for stem in stems:
-        name, words = "-".join(stem.split()), tuple(stem.split())
-        if not name or name in sources:
-            raise QueryError(
-                f"{'a stem has no words' if not name else f'{name} is asked for twice'}; describe each stem once"
-            )
-        several = stem not in known and len(words) > 1 and set(words) <= set(known)
-        sources[name] = () if name == REST else words if several else (stem,)
-    return tuple(sources.items())
 
 
 def _beside(denoiser: Denoiser, free: int) -> Denoiser:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,12 +31,10 @@ from stemwise.diffusion import (
 )
 from stemwise.query import Query
 from stemwise.systems.msgld import Msgld
-from stemwise.systems.system import Context, unanswerable
+from stemwise.systems.system import Context, Phase, phase_of, unanswerable
 
 RULES: dict[str, Step] = {"ancestral": ancestral, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
 _COST = {"heun": 2}
-
-Phase = Literal["mixture", "vocoder"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,12 @@ class MsgldSystem:
     prior: Msgld
     precision: torch.dtype = torch.float32
     phase: Phase = "mixture"
+
+    takes: ClassVar[tuple[str, ...]] = ("phase",)
+
+    def asked(self, *, phase: str) -> MsgldSystem:
+        """With another phase. Raises QueryError."""
+        return replace(self, phase=phase_of(phase))
 
     @property
     def names(self) -> tuple[str, ...]:

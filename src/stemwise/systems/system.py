@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from stemwise.diffusion import Denoiser
+from stemwise.errors import QueryError
 from stemwise.query import Query
 
 
@@ -81,6 +83,30 @@ class System(Protocol):
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
         """New content (len(wanted), channel, time) for the wanted stems, given the context."""
         ...
+
+
+Phase = Literal["mixture", "vocoder"]
+"""How a latent model gives a separated stem its wave: by masking the mixture's spectrogram, or by its vocoder."""
+
+Guide = Callable[[Denoiser, Context, Callable[[Tensor], Tensor]], Denoiser]
+"""Soft evidence of a user's own: (denoiser, context, from a clean state to waves (batch, stem, channel, time)) -> denoiser."""
+
+
+class Wishful(System, Protocol):
+    """A system that can be asked to be another way than its configuration says, see `loading.load`."""
+
+    takes: ClassVar[tuple[str, ...]]
+
+    def asked(self, **wishes: Any) -> System:
+        """With wishes, each one that it takes. Raises QueryError for values that mean nothing."""
+        ...
+
+
+def phase_of(name: str) -> Phase:
+    """Raises QueryError for an unknown phase."""
+    if name not in get_args(Phase):
+        raise QueryError(f"unknown phase {name!r}; choose {' or '.join(get_args(Phase))}")
+    return cast(Phase, name)
 
 
 def unanswerable(query: Query, names: Sequence[str], owner: str) -> str | None:
