@@ -23,6 +23,7 @@ from stemwise.diffusion import from_alphas_cumprod, karras, last, sample, seeded
 from stemwise.diffusion.schedules import linear_beta
 from stemwise.loading import load_rolls
 from stemwise.metrics.rolls import consistency, label_accuracy, label_f1
+from stemwise.songs.phrases import cut
 from stemwise.songs.synthetic import compose
 from stemwise.songs.synthetic.write import score_of
 from stemwise.systems.rolls import Heard, RollPrior, cells
@@ -37,12 +38,9 @@ def windows(prior: RollPrior, count: int, first: int) -> list[tuple[Tensor, Tens
     while len(found) < count:
         notes = on_grid(score_of(compose(first, seconds=60.0)), prior.layout)
         first += 1
-        start = int(notes.bars[len(notes.bars) // 2])
-        data = torch.from_numpy(notes.paint(prior.layout, start, length))[None]
-        if int(data.flatten(2).any(2).sum()) >= 3:
-            bars = torch.zeros(1, length, dtype=torch.bool)
-            bars[0, [b - start for b in notes.bars if start <= b < start + length]] = True
-            found.append((data, bars))
+        window = torch.from_numpy(cut(notes, prior.layout, int(notes.bars[len(notes.bars) // 2]), length))[None]
+        if int(window[:, :-1].flatten(2).any(2).sum()) >= 3:
+            found.append((window[:, :-1], window[:, -1, :, 0] > 0))
     return found
 
 

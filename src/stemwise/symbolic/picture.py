@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
 from stemwise.symbolic.midi import Music
 from stemwise.symbolic.notes import Notes
 
-_COLOURS = ("#4477aa", "#228833", "#ee6677", "#ccbb44", "#888888", "#aa3377", "#66ccee", "#000000")
+#: Of instruments in order, a colour-blind safe palette.
+COLOURS = ("#4477aa", "#228833", "#ee6677", "#ccbb44", "#888888", "#aa3377", "#66ccee", "#000000")
 
 
 def draw(music: Music, parts: Mapping[str, Notes], file: Path, title: str = "") -> None:
-    """Write a piano roll of the parts (a colour-blind safe palette) as a picture; drums lie at their keys.
+    """Write a piano roll of the parts as a picture; drums lie at their keys.
 
     Raises ModuleNotFoundError without matplotlib (`pip install 'stemwise[eval]'`).
     """
@@ -24,7 +26,7 @@ def draw(music: Music, parts: Mapping[str, Notes], file: Path, title: str = "") 
     figure = Figure(figsize=(min(40.0, max(8.0, end / 10)), 4.5), layout="constrained")
     axes = figure.add_subplot()
     handles = []
-    for colour, (name, notes) in zip(_COLOURS * 9, parts.items()):
+    for colour, (name, notes) in zip(itertools.cycle(COLOURS), parts.items()):
         start, stop = music.seconds(notes["onset"]), music.seconds(notes["onset"] + notes["duration"])
         bars = [((a, p), (max(b, a + 0.02), p)) for a, b, p in zip(start, stop, notes["pitch"])]
         axes.add_collection(LineCollection(bars, colors=colour, linewidths=2.0))

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stemwise.codecs.roll import ONSET, RollLayout, Writing, notes_of, to_score
+from stemwise.codecs.roll import ONSET, RollLayout, Writing, to_score
 from stemwise.songs.synthetic import NOTE, Track
 from stemwise.stems import Rolls
+from stemwise.symbolic.picture import COLOURS
 from stemwise.symbolic.rendering import play
 
 #: As published: 0.18 s a 16th, strings softer than the others, 16 kHz.
 STEP_SECONDS = 0.18
 RATE = 16_000
 _VELOCITY = {"string": 50}
-_COLOURS = ((68, 119, 170), (34, 136, 51), (238, 102, 119), (204, 187, 68), (170, 51, 119), (102, 204, 238))
 
 
 def write_triple(folder: Path, original: Rolls, separated: Rolls, layout: RollLayout) -> str:
@@ -79,12 +79,7 @@ def bands(rolls: Rolls) -> np.ndarray:
     cells = rolls.data[0]
     picture = torch.full((*cells.shape, 3), 255, dtype=torch.uint8)
     for k, stem in enumerate(cells):
-        colour = torch.tensor(_COLOURS[k % len(_COLOURS)])
+        colour = torch.tensor(list(bytes.fromhex(COLOURS[k % len(COLOURS)][1:])))
         picture[k][stem > 0] = colour.to(torch.uint8)
         picture[k][stem == ONSET] = (colour // 2).to(torch.uint8)
     return picture.transpose(0, 1).flatten(1, 2).numpy()
-
-
-def notes_in(rolls: Rolls) -> int:
-    """How many notes all stems of the first item have."""
-    return sum(len(notes_of(stem)[0]) for stem in rolls.data[0])
