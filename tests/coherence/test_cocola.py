@@ -101,6 +101,8 @@ def test_what_cannot_be_scored_is_refused(small: Cocola) -> None:
         small.score(torch.randn(3, 16_000), torch.randn(1, 16_000))
     with pytest.raises(ScoreError, match=r"at least 0\.3 s"):
         small.score(torch.randn(1, 2000), torch.randn(1, 2000))
+    with pytest.raises(ScoreError, match="NaN"):
+        small.score(torch.zeros(1, small.window), torch.full((1, small.window), torch.nan))
 
 
 @torch.no_grad()

@@ -154,8 +154,14 @@ class Cocola(nn.Module):
         return (normalize(context, dim=-1) * normalize(made, dim=-1)).sum(-1) / self.config.temperature
 
     def score(self, context: Tensor, made: Tensor, part: PartName = "both") -> Tensor:
-        """Scores of signals in pairs: (batch, time) and (batch, time) -> (batch,). Raises ScoreError if they differ."""
+        """Scores of signals in pairs: (batch, time) and (batch, time) -> (batch,).
+
+        Silence is heard as evenly loud, and its score means nothing; `stemwise.score` leaves it out. Raises ScoreError where
+        the shapes differ or a sample is not a number.
+        """
         _same_shape(context, made)
+        if not (context.isfinite().all() and made.isfinite().all()):
+            raise ScoreError("a signal holds NaN or infinite samples; replace them first")
         features = self.mask(self.features(torch.cat([context, made])), part)
         return self.pairwise(*self.embed(features).chunk(2))
 
