@@ -175,7 +175,7 @@ def edited(part: str, **entries: Any) -> Any:
         (lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink(), STEMS, "no safetensors; pickles"),
         (edited("vocoder/config.json", sampling_rate=44100), STEMS, "made for 44100 Hz; AudioLDM2's spectrograms are of 16000 Hz"),
         (edited("scheduler/scheduler_config.json", prediction_type="v_prediction"), STEMS, "expected 'epsilon'"),
-        (edited("unet/config.json", in_channels=4), STEMS, "unet.in_channels is 4"),
+        (edited("unet/config.json", in_channels=4), STEMS, "unet.in_channels is 4, not 8"),
         (lambda folder: None, ("bass", "Ä"), "has no tokens for all of 'in:; out: Ä_1'"),
         (lambda folder: None, tuple("abcdef"), "name at most 5"),
         (lambda folder: [(folder / name).touch() for name in ("a.ckpt", "b.ckpt")], STEMS, "holds 2 checkpoints"),

@@ -154,6 +154,33 @@ def test_the_base_learns_without_hearing_and_finds_its_scale() -> None:
     assert float(base.scale) == scale
 
 
+HEARING = replace(BASE, hears=True, unet={**BASE.unet, "in_channels": 32})
+
+
+def test_conditioning_of_other_systems_from_the_same_parts() -> None:
+    """AUDIT's: what is heard beside the state, and no adapter. InstructME's: the adapter and the whole base learn."""
+    batch = stems(0.1, 0.1, 0.1, 0.1)
+    audit = Componet(ComponetConfig(HEARING, trains="all"))
+    instructed = Componet(ComponetConfig(BASE, trains="all"))
+    assert audit.control is None and instructed.control is not None
+    for model in (audit, instructed):
+        before = model.base.unet.conv_in.weight.clone()
+        trained(model, batch)
+        assert not torch.equal(model.base.unet.conv_in.weight, before) and model.base.training
+    one, two = (
+        ComponetSystem(audit.eval()).answer(mix, STEMS, ("bass",), seeds=[1], steps=1)
+        for mix in 0.1 * torch.randn(2, 4096, generator=generator())
+    )
+    assert not torch.allclose(one, two)
+    with pytest.raises(ValueError, match="no adapter; trains must be all"):
+        ComponetConfig(HEARING)
+
+
+def test_training_draws_the_tasks_it_is_told() -> None:
+    heard, wanted = Sampler(STEMS, ("add",)).draw(torch.tensor([[True] * 4, [False] * 4] * 50), generator())
+    assert bool((heard <= wanted).all()) and bool((heard != wanted).any(1).all()) and bool(heard.any(1).all())
+
+
 # -- the denoiser --------------------------------------------------------------------------------------------------------
 
 
@@ -271,7 +298,8 @@ def test_questions_that_it_answers() -> None:
     ("change", "named"),
     [
         ({"stems": tuple("abcdef")}, "4096 relations; name at most 5"),
-        ({"unet": {"in_channels": 3}}, "unet.in_channels is 3, the codec's latents have 16"),
+        ({"unet": {"in_channels": 3}}, "unet.in_channels is 3, not 16: the codec's latents have 16"),
+        ({"tasks": ("dance",)}, "tasks are some of generate, .*got dance"),
     ],
 )
 def test_impossible_configurations_are_named(change: dict[str, object], named: str) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from stemwise import checkpoint
 from stemwise.codecs.mel import Mel
 from stemwise.codecs.melvae import MelVaeConfig
-from stemwise.nets.audioldm2_text import GENERATED, TextEncoders
 from stemwise.convert.reading import read_pickle
 from stemwise.errors import ModelError
+from stemwise.nets.audioldm2_text import GENERATED, TextEncoders
 from stemwise.systems.componet import Componet, ComponetConfig, ComponetSampling
 from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config, TextConfig
 from stemwise.systems.componet_prompts import prompt, subsets
@@ -58,6 +58,7 @@ def convert_componet(file: Path, folder: Path, stems: Sequence[str] = STEMS) -> 
     unet = _part(state, _UNET)
     if unet:  # one released checkpoint trained the base's attention, too
         _load(base.unet, unet, found[0])
+    assert model.control is not None
     _load(model.control, {_ours(name): value for name, value in _part(state, _CONTROL).items()}, found[0])
     return checkpoint.save_model(folder, model, metadata={"converted_from": found[0].name})
 

@@ -47,11 +47,20 @@ class ComponetSampling:
 
 @dataclass(frozen=True)
 class ComponetConfig:
-    """What `config.json` of a model holds; ``recompute`` trains in less memory and more time."""
+    """What `config.json` of a model holds; ``recompute`` trains in less memory and more time.
+
+    ``trains``: the adapter alone, or "all": then what the adapter finds in a mix are features of an encoder of the model's
+    own, as InstructME's (Han et al. 2023). A base that hears (AUDIT's conditioning) has no adapter and trains as a whole.
+    """
 
     base: AudioLdm2Config = field(default_factory=AudioLdm2Config)
     sampling: ComponetSampling = field(default_factory=ComponetSampling)
+    trains: Literal["adapter", "all"] = "adapter"
     recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.base.hears and self.trains != "all":
+            raise ValueError("base.hears: such a base has no adapter; trains must be all")
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -75,21 +84,25 @@ class Componet(nn.Module):
     def __init__(self, config: ComponetConfig) -> None:
         super().__init__()
         self.config = config
-        self.base = AudioLdm2(config.base).requires_grad_(False)
-        self.control = ControlNet(config.base.unet).start_from(self.base.unet)
+        self.base = AudioLdm2(config.base)
+        self.base.unet.requires_grad_(config.trains == "all")
+        self.base.words.requires_grad_(config.trains == "all")
+        self.control = None if config.base.hears else ControlNet(config.base.unet).start_from(self.base.unet)
 
     def begin(self) -> None:
         """Before a training, after the base has its weights: the adapter starts as a copy of them."""
-        self.control.start_from(self.base.unet)
+        if self.control is not None:
+            self.control.start_from(self.base.unet)
 
     def submixes(self, stems: Tensor) -> Tensor:
         """As the base's."""
         return self.base.submixes(stems)
 
     def train(self, mode: bool = True) -> Self:
-        """The frozen base always evaluates."""
+        """A frozen base always evaluates."""
         super().train(mode)
-        self.base.eval()
+        if self.config.trains == "adapter":
+            self.base.eval()
         return self
 
     def denoiser(self, heard: Tensor, heard_stems: Tensor, wanted_stems: Tensor, how: ComponetSampling) -> Denoiser:
@@ -109,17 +122,28 @@ class Componet(nn.Module):
         def net(x: Tensor, time: Tensor) -> Tensor:
             state, times = (torch.cat([x, x]), torch.cat([time, time])) if guided else (x, time)
             way = 1 - float(time.flatten()[0]) / last
-            if how.strength and how.start <= way <= how.end:
-                with self.control(state, times, heard, **context).times(how.strength).into(self.base.unet):
-                    guess = self.base.unet(state, times, **context).sample
-            else:
-                guess = self.base.unet(state, times, **context).sample
+            strength = how.strength if how.start <= way <= how.end else 0.0
+            guess = self.noise(state, times, heard, context, strength)
             if not guided:
                 return guess
             conditional, unconditional = guess.chunk(2)
             return unconditional + how.guidance * (conditional - unconditional)
 
         return FromEps(net, interpolated(self.base.alphas_cumprod))
+
+    def noise(
+        self, x: Tensor, time: Tensor, heard: Tensor, context: dict[str, Tensor], strength: float = 1.0
+    ) -> Tensor:
+        """The noise in latents (B, channel, time', mel') at time steps (B,), hearing latents; at `strength` 0 none."""
+        unet = self.base.unet
+        if self.control is None:
+            guess: Tensor = unet(torch.cat([x, strength * heard], 1), time, **context).sample
+        elif strength:
+            with self.control(x, time, heard, **context).times(strength).into(unet):
+                guess = unet(x, time, **context).sample
+        else:
+            guess = unet(x, time, **context).sample
+        return guess
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the noise for drawn relations between stems (B, stem, channel, time) of a window.
@@ -129,8 +153,13 @@ class Componet(nn.Module):
         drawn = self.base.example(batch, generator)
         noisy, time, noise = self.base.noisy(drawn.wanted, generator)
         context = self.base.words(drawn.heard_stems, drawn.wanted_stems, drawn.told).context()
-        base, encoder = self.base.unet, self.control.encoder
-        blocks = [*encoder.down_blocks, encoder.mid_block, *base.up_blocks] if self.config.recompute else []
-        with recomputed(*blocks), self.control(noisy, time, drawn.heard, **context).into(base):
-            guess: Tensor = base(noisy, time, **context).sample
+        with recomputed(*self._blocks()):
+            guess = self.noise(noisy, time, drawn.heard, context)
         return (guess - noise).square().mean()
+
+    def _blocks(self) -> list[nn.Module]:
+        """Whose activations are forgotten and computed again."""
+        if not self.config.recompute:
+            return []
+        halves = [self.base.unet] if self.control is None else [self.base.unet, self.control.encoder]
+        return [block for net in halves for block in (*net.down_blocks, net.mid_block, *net.up_blocks)]

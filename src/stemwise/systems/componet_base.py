@@ -19,7 +19,7 @@ from stemwise.codecs.melvae import MelVae, MelVaeConfig
 from stemwise.diffusion import scaled_linear_beta
 from stemwise.nets.pretrained import audioldm2_unet
 from stemwise.nets.relations import PromptTable, Words
-from stemwise.systems.componet_prompts import Form, Sampler, subsets
+from stemwise.systems.componet_prompts import TASKS, Form, Sampler, Task, subsets
 
 #: The large model's; what its published configuration says is taken from there when it is converted.
 LARGE: Mapping[str, Any] = {
@@ -50,13 +50,16 @@ class AudioLdm2Config:
     """What `config.json` of a base holds; ``unet`` are the arguments of diffusers' `AudioLDM2UNet2DConditionModel`.
 
     ``dropped`` is the share of training examples that are told nothing, ``floor_db`` (RMS, full scale) where a stem counts
-    as silent.
+    as silent. A base that ``hears`` has the latent of what it hears as further channels of its input, as AUDIT's (Wang et
+    al. 2023); it is trained as a whole (`ComponetConfig.trains`). ``tasks`` are those that training draws.
     """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
     codec: MelVaeConfig | MelPatchesConfig = field(default_factory=MelVaeConfig)
     unet: dict[str, Any] = field(default_factory=lambda: dict(LARGE))
     text: TextConfig = field(default_factory=TextConfig)
+    hears: bool = False
+    tasks: tuple[Task, ...] = TASKS
     dropped: float = 0.1
     floor_db: float = -60.0
     timesteps: int = 1000
@@ -68,10 +71,15 @@ class AudioLdm2Config:
             raise ValueError(
                 f"stems: {len(self.stems)} of them have {4 ** len(self.stems)} relations; name at most {MOST_STEMS}"
             )
-        if self.unet.get("in_channels") != self.codec.latent:
+        channels = self.codec.latent * (1 + self.hears)
+        if self.unet.get("in_channels") != channels:
+            both = ", and it hears as many" if self.hears else ""
             raise ValueError(
-                f"unet.in_channels is {self.unet.get('in_channels')}, the codec's latents have {self.codec.latent} channels"
+                f"unet.in_channels is {self.unet.get('in_channels')}, not {channels}: the codec's latents have "
+                f"{self.codec.latent} channels{both}"
             )
+        if not self.tasks or set(self.tasks) - set(TASKS):
+            raise ValueError(f"tasks are some of {', '.join(TASKS)}; got {', '.join(self.tasks) or 'none'}")
 
     @property
     def rate(self) -> int:
@@ -112,7 +120,7 @@ class AudioLdm2(nn.Module):
         self.register_buffer("scale", torch.tensor(0.0))
         table = scaled_linear_beta(config.timesteps, config.beta_start, config.beta_end)
         self.register_buffer("alphas_cumprod", table, persistent=False)
-        self._sampler = Sampler(config.stems)
+        self._sampler = Sampler(config.stems, config.tasks)
 
     def encode(self, wave: Tensor) -> Tensor:
         """Scaled latents (..., channel, time', mel') of waves (..., time)."""

@@ -58,21 +58,25 @@ def number(bits: Tensor) -> Tensor:
 
 
 class Sampler:
-    """Draws relations over the stems that sound: first a task, all possible ones equally often, then sets of that task."""
+    """Draws relations over the stems that sound: first one of the `tasks`, those possible equally often, then its sets."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], tasks: Sequence[Task] = TASKS) -> None:
         self.sets = subsets(len(names))
         rows = [frozenset(name for name, there in zip(names, row) if there) for row in self.sets.tolist()]
         kinds = [[task(heard, wanted) if wanted else "none" for wanted in rows] for heard in rows]
-        self.tasks = torch.tensor([[[kind == one for kind in row] for row in kinds] for one in TASKS], device="cpu")
+        self.tasks = torch.tensor([[[kind == one for kind in row] for row in kinds] for one in tasks], device="cpu")
 
     def draw(self, sounding: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What is heard and what is wanted (B, stem), bool, given what sounds (B, stem). Of silence, anything is drawn."""
-        sounding = (sounding | ~sounding.any(-1, keepdim=True)).cpu()
+        """What is heard and what is wanted (B, stem), bool, given what sounds (B, stem).
+
+        Where too few stems sound for any of the tasks, silent ones are drawn, too.
+        """
+        sounding = sounding.cpu()
         inside = ~(self.sets[None] & ~sounding[:, None]).any(-1)  # (B, set): only stems that sound
         allowed = self.tasks[None] & (inside[:, :, None] & inside[:, None, :])[:, None]
         counts = allowed.sum((2, 3), keepdim=True)
         weights = (allowed / counts.clamp_min(1)).sum(1).flatten(1)
+        weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, self.tasks.sum(0).flatten().to(weights))
         device = generator.device
         drawn = torch.multinomial(weights.to(device), 1, generator=generator)[:, 0].cpu()
         heard, wanted = drawn // len(self.sets), drawn % len(self.sets)
