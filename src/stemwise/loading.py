@@ -14,6 +14,7 @@ from stemwise.errors import ModelError, QueryError
 from stemwise.model import Model
 
 if TYPE_CHECKING:
+    from stemwise.checkpoint import ModelInfo
     from stemwise.coherence.cocola import Cocola
     from stemwise.note_model import NoteModel
     from stemwise.systems.roll_system import RollSystem
@@ -60,6 +61,14 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
 def is_pipeline(folder: Path) -> bool:
     """Whether a folder is that of a pipeline of diffusers, not a model folder."""
     return (folder / "model_index.json").is_file()
+
+
+def about(name: str | Path) -> ModelInfo:
+    """What a model's `config.json` says; of a pipeline, what kind it is. Raises `ModelError`."""
+    from stemwise.checkpoint import ModelInfo, read_info
+
+    folder = folder_of(name)
+    return ModelInfo("pipeline", {}, (), 0, 0) if is_pipeline(folder) else read_info(folder)
 
 
 def _pipeline(folder: Path, place: torch.device) -> System:

@@ -26,9 +26,11 @@ def info(
 ) -> None:
     """Say what a model is and what it was measured to do."""
     from stemwise.checkpoint import load_model, read_info
-    from stemwise.loading import folder_of, load
+    from stemwise.loading import folder_of, is_pipeline, load
 
     folder = folder_of(model)
+    if is_pipeline(folder):
+        return _pipeline(model, as_json)
     about = read_info(folder)
     card = folder / "README.md"
     facts: dict[str, Any] = {
@@ -49,6 +51,24 @@ def info(
         voice.say(line)
     if card.is_file():
         voice.say("\n" + card.read_text(encoding="utf-8").strip())
+    voice.hand_over({"format": 1, **facts})
+
+
+def _pipeline(model: str, as_json: bool) -> None:
+    from stemwise.loading import load
+
+    loaded = load(model, "cpu")
+    facts = {
+        "name": loaded.name,
+        "type": "text-to-audio pipeline; its stems are described with --stem",
+        "rate_hz": loaded.rate,
+        "window_seconds": round(loaded.window / loaded.rate, 3),
+        "channels": loaded.channels,
+        "parameters": loaded.parameters,
+    }
+    voice = Voice(as_json=as_json)
+    for line in _lines(facts):
+        voice.say(line)
     voice.hand_over({"format": 1, **facts})
 
 

@@ -214,7 +214,8 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _part(folder: Path, part: str, library: str, kind: str) -> Any:
-    return _loaded(folder, part, library, kind, use_safetensors=True).eval()
+    options = {"low_cpu_mem_usage": False} if library == "diffusers" else {}  # which would need a further package
+    return _loaded(folder, part, library, kind, use_safetensors=True, **options).eval()
 
 
 def _loaded(folder: Path, part: str, library: str, kind: str, **options: Any) -> Any:
