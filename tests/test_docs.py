@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import tiny_componet
 import tiny_msgld
 from stemwise import cli
 from stemwise.audio_io import encoding, write_audio
@@ -45,6 +46,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     desk.mkdir()
     monkeypatch.chdir(desk)
     save_model(desk / "msgld", tiny_msgld.tiny())
+    save_model(desk / "componet", tiny_componet.tiny(steps=1))
     write_audio("song.mp3", music(2.5, channels=1, rate=16000), 16000, encoding("mp3"))
     for name in ("take.wav", "keys.wav", "album/one.wav", "takes/one.wav", "takes/two.wav"):
         write_audio(name, music(0.8), RATE)
