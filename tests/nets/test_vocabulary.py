@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from stemwise.errors import ModelError, QueryError
-from stemwise.nets.vocabulary import TextConfig, Vocabulary, text_encoder
+from stemwise.nets.vocabulary import TextConfig, Vocabulary, audio_encoder, text_encoder
 
 KNOWN = ("bass", "drums", "rhodes piano")
 
@@ -92,3 +94,27 @@ def test_mistakes_are_named(pretrained: TextConfig) -> None:
         TextConfig("clap", "folder", 512, 3)
     with pytest.raises(ModelError, match="hf download nobody/nothing"):
         text_encoder("t5", "nobody/nothing")
+
+
+def test_clap_hears_mixtures_where_it_reads_their_tags(tmp_path: Path) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ClapAudioConfig(
+        patch_embeds_hidden_size=8, depths=[1, 1], num_attention_heads=[1, 1], hidden_size=16, spec_size=32, patch_size=4,
+        patch_stride=[4, 4], num_mel_bins=8, window_size=4, projection_dim=12,
+    )  # fmt: skip
+    transformers.ClapAudioModelWithProjection(config).save_pretrained(tmp_path)
+    transformers.ClapFeatureExtractor(
+        feature_size=8, sampling_rate=8000, max_length_s=1, truncation="rand_trunc"
+    ).save_pretrained(tmp_path)
+    vocabulary = Vocabulary(KNOWN, TextConfig("clap", str(tmp_path), 12, trained_on="audio"), 4)
+    waves = torch.randn(2, 6000)
+    words = vocabulary.heard_as(waves, 16_000, torch.tensor([True, False]))
+    assert words.there.tolist() == [[True, True], [False, True]]
+    found = audio_encoder(str(tmp_path))(waves, 16_000)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
+    assert not torch.allclose(found[0], found[1])
+    torch.testing.assert_close(words.embeddings[:, 0], vocabulary.project(found))
+    with pytest.raises(ValueError, match="needs the encoder clap"):
+        TextConfig("t5", "folder", 16, trained_on="audio")

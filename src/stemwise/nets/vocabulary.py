@@ -30,17 +30,21 @@ class TextConfig:
     """Where descriptions get their embeddings: ``words`` (learned), or a model of transformers, ``t5`` or ``clap``.
 
     ``source`` is its folder, or its name in the Hugging Face cache; ``width`` of its embeddings (768 of T5 base, 512 of CLAP);
-    ``tokens``, how many a description has at most (CLAP: 1).
+    ``tokens``, how many a description has at most (CLAP: 1). ``trained_on`` audio: in training, CLAP hears the mixture in
+    the place of its tags.
     """
 
     encoder: Literal["words", "t5", "clap"] = "words"
     source: str = ""
     width: int = 0
     tokens: int = 1
+    trained_on: Literal["text", "audio"] = "text"
 
     def __post_init__(self) -> None:
         if self.encoder != "words" and not (self.source and self.width > 0):
             raise ValueError(f"a {self.encoder} encoder needs source (a folder or a repository) and width")
+        if self.trained_on == "audio" and self.encoder != "clap":
+            raise ValueError(f"trained_on audio needs the encoder clap, which hears both; found {self.encoder}")
         if self.encoder == "clap" and self.tokens != 1:
             raise ValueError(f"CLAP gives one embedding a description; tokens is {self.tokens}, expected 1")
 
@@ -83,6 +87,13 @@ class Vocabulary(nn.Module):
         for row, texts in zip(told, descriptions):
             row[[every.index(text) for text in texts]] = True
         return self._words(told.to(states.device), states, heard)
+
+    def heard_as(self, waves: Tensor, rate: int, kept: Tensor) -> Words:
+        """Sounds (N, time) in the place of texts, as CLAP hears them; those that are not kept, (N,) bool, say nothing."""
+        found = audio_encoder(self.text.source)(waves, rate).to(self.always.device)
+        always = self.always.expand(len(waves), 1, -1)
+        there = torch.stack([kept, torch.ones_like(kept)], 1)
+        return Words(torch.cat([self.project(found)[:, None], always], 1), there)
 
     def check(self, *texts: str) -> None:
         """Raises QueryError for a text that is neither known nor can be heard."""
@@ -137,5 +148,27 @@ def text_encoder(kind: str, source: str) -> TextEncoder:
             return Words(out.last_hidden_state.float(), tokens.attention_mask.bool())
         states = nn.functional.normalize(out.text_embeds.float(), dim=-1)[:, None]
         return Words(states, torch.ones(states.shape[:2], dtype=torch.bool))
+
+    return encode
+
+
+@functools.lru_cache(maxsize=1)
+def audio_encoder(source: str) -> Callable[[Tensor, int], Tensor]:
+    """CLAP's ear on the CPU: (waves (N, time), rate in Hz) -> embeddings (N, width) of length 1. Raises ModelError.
+
+    Only the first 10 s are heard, shorter sounds are repeated, as CLAP's own feature extractor does.
+    """
+    extractor = of_transformers("ClapFeatureExtractor", source, "latents")
+    network = of_transformers("ClapAudioModelWithProjection", source, "latents").eval().requires_grad_(False)
+
+    def encode(waves: Tensor, rate: int) -> Tensor:
+        import soxr
+
+        target = extractor.sampling_rate
+        blocks = soxr.resample(waves.detach().float().cpu().numpy().T, rate, target).T[:, : extractor.nb_max_samples]
+        features = extractor(list(blocks), sampling_rate=target, return_tensors="pt")
+        with torch.no_grad():
+            out = network(input_features=features.input_features, is_longer=features.is_longer)
+        return nn.functional.normalize(out.audio_embeds.float(), dim=-1)
 
     return encode

@@ -108,7 +108,11 @@ class Gmsdi(nn.Module):
         kept = torch.rand(len(clean), generator=generator, device=generator.device).to(clean.device) >= config.dropped
         told = batch["told"] & kept[:, None]
         sigma = log_normal(source, clean.shape[:1], config.sigma_mean, config.sigma_std)
-        edm = self._edm(self.vocabulary(told), self._powers(told.float(), clean.shape[-1]))
+        if config.text.trained_on == "audio":
+            words = self.vocabulary.heard_as(clean[:, 0], config.rate, kept)
+        else:
+            words = self.vocabulary(told)
+        edm = self._edm(words, self._powers(told.float(), clean.shape[-1]))
         error = edm(clean + sigma[:, None, None] * source(clean.shape), sigma) - clean
         return (align(edm.weight(sigma), error) * error.square()).mean()
 
