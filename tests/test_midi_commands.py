@@ -201,8 +201,8 @@ def test_any_resolution_text_and_system_exclusive_messages_survive(
     assert np.array_equal(multiset(music.notes), multiset(read_midi(tmp_path / "fine.mid").notes))
 
 
-def test_options_for_the_other_kind_of_file_are_refused(notes: Path, song: Path, tmp_path: Path) -> None:
-    for words in (("separate", song, "--stems", "bass"), ("separate", song, "--lock", "bass"),
+def test_options_for_the_other_kind_of_file_are_refused(notes: Path, rolls: Path, song: Path, tmp_path: Path) -> None:
+    for words in (("separate", song, "--stems", "bass"), ("separate", song, "--model", rolls), ("separate", song, "--lock", "bass"),
                   ("separate", song, "--present", "tuba", "--model", notes),
                   ("generate", "--plot"), ("generate", "--midi", "--rank", "coherence")):  # fmt: skip
         done = run(*words, "-o", tmp_path / "out")

@@ -28,6 +28,7 @@ def test_places_in_bars_follow_the_metre_and_a_pickup() -> None:
     assert place.tolist() == [0, 0, 1, 0, 0, 1.5, 0]
     assert length.tolist() == [1, 3, 3, 3, 3, 3, 3]
     assert bar_positions(np.array([960 * 3]), 480, [])[0].tolist() == [2.0]  # 4/4 where nothing is said
+    assert bar_positions(np.array([960 * 3]), 480, [(0, 0, 4)])[0].tolist() == [2.0]  # and where a file says 0/4
 
 
 def test_features_count_what_sounds_below_and_above() -> None:

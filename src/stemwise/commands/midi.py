@@ -100,8 +100,12 @@ def locks(texts: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
-def check(asked: Asked, midi: bool, stems: bool) -> None:
-    """Raise QueryError where options for MIDI files meet none, or those for audio meet MIDI files."""
+def check(asked: Asked, midi: bool, stems: bool, kind: str) -> None:
+    """Raise QueryError where options for MIDI files meet none, or those for audio or a model of rolls meet MIDI files."""
+    if midi and kind in ("rolls", "mixture2music"):
+        raise QueryError(
+            "this model separates piano rolls, which lose what notes have; take `stemwise rolls`, or a model of type notes"
+        )
     if midi and stems:
         raise QueryError(
             "--stems and --two-stems are for audio; of a MIDI file no note is left out. --present says who plays"
@@ -237,6 +241,9 @@ def tell_midi(voice: Voice, outcome: Outcome) -> None:
     said = [f"{facts['notes']} notes, {facts['notes_changed']} changed", sure] if "notes_changed" in facts else []
     if facts.get("notes_doubled"):
         said.append(f"{facts['notes_doubled']} doubled")
+    wanted = facts["parameters"].get("want", facts["parameters"].get("stems", ()))
+    if silent := [stem for stem in wanted if stem not in facts["stems"]]:
+        said.append(f"silent: {', '.join(silent)}")
     if "rendered_by" in facts:
         said.append(f"audio by {facts['rendered_by']}")
     said.append(f"{facts['seconds']:.1f} s of music in {facts['elapsed_seconds']:.1f} s")

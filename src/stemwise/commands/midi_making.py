@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TEMPO = 120.0
 """Quarter notes a minute of generated MIDI."""
+LONGEST = 3600.0
+"""Seconds of music that are made at most."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ def prior(model: str, device: str) -> Named:
 
 def bars_of(seconds: float) -> int:
     """How many bars of 4/4 at `TEMPO` come nearest to a length. Raises QueryError."""
-    if not 0 < seconds <= 3600:
-        raise QueryError(f"cannot generate {seconds:g} seconds; ask for more than 0 and at most 3600")
+    if not 0 < seconds <= LONGEST:
+        raise QueryError(f"cannot generate {seconds:g} seconds; ask for more than 0 and at most {LONGEST:g}")
     return max(1, round(seconds * TEMPO / 240))
 
 
@@ -132,7 +134,11 @@ def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
     score = scores[0].score
     for other in scores[1:]:
         score.tracks.extend(other.score.tracks)
-    return Played(files, Music(score, notes_of(score), scores[0].census), tuple(stems))
+    both = Music(score, notes_of(score), scores[0].census)
+    ends = both.notes["onset"] + both.notes["duration"]
+    if (seconds := float(both.seconds(ends.max()))) > LONGEST:
+        raise QueryError(f"what was played lasts {seconds:.0f} s; accompany at most {LONGEST:g} s at once")
+    return Played(files, both, tuple(stems))
 
 
 def without(music: Music, stems: Sequence[str], unwanted: Sequence[str]) -> tuple[Music, list[str]]:

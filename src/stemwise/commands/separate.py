@@ -67,10 +67,9 @@ def separate(
     """
     from stemwise.audio_io import AUDIO_SUFFIXES
     from stemwise.batch import find, work_through
-    from stemwise.checkpoint import read_info
     from stemwise.commands.produce import conclude, place_of
     from stemwise.errors import QueryError
-    from stemwise.loading import folder_of, load, load_notes
+    from stemwise.loading import about, load, load_notes
     from stemwise.stems import known_names
     from stemwise.symbolic import MIDI_SUFFIXES
 
@@ -78,11 +77,11 @@ def separate(
     voice = Voice(quiet, verbose, as_json)
     if stems is not None and two_stems is not None:
         raise QueryError("--stems and --two-stems exclude each other; choose one")
-    kind = read_info(folder_of(model))
+    kind = about(model)
     items = find(inputs, kind.stems, AUDIO_SUFFIXES | MIDI_SUFFIXES)
     scores = {item for item in items if m.midi_file(item.source) is not None}
     asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, table, m.Views(plot, render))
-    m.check(asked, bool(scores), bool(stems or two_stems))
+    m.check(asked, bool(scores), bool(stems or two_stems), kind.type)
 
     def place_for(loaded: Model | NoteModel) -> Place:
         return place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)

@@ -71,9 +71,9 @@ def bar_positions(
     """Place in the bar and length of the bar, in quarter notes, of each onset (ticks).
 
     A time signature begins a bar where it stands, so a pickup is a short first bar; before the first one, and where
-    there is none, the metre is 4/4.
+    there is none, or one of no beats, the metre is 4/4.
     """
-    known = [(0, 4, 4), *sorted(metres)]
+    known = [(0, 4, 4), *(one if one[1] else (one[0], 4, 4) for one in sorted(metres))]
     starts = np.array([m[0] for m in known], dtype=np.int64)
     lengths = np.array([4.0 * m[1] / m[2] for m in known])
     index = np.searchsorted(starts, onsets, side="right") - 1

@@ -22,7 +22,8 @@ def draw(music: Music, parts: Mapping[str, Notes], file: Path, title: str = "") 
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    end = max((float(music.seconds((n["onset"] + n["duration"]).max())) for n in parts.values() if len(n)), default=1.0)
+    ends = (float(music.seconds((n["onset"] + n["duration"]).max())) for n in parts.values() if len(n))
+    end = max(0.1, max(ends, default=1.0))
     figure = Figure(figsize=(min(40.0, max(8.0, end / 10)), 4.5), layout="constrained")
     axes = figure.add_subplot()
     handles = []
