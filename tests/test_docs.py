@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tiny_componet
+import tiny_gmsdi
 import tiny_msgld
 from stemwise import cli
 from stemwise.audio_io import encoding, write_audio
@@ -46,6 +47,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     desk.mkdir()
     monkeypatch.chdir(desk)
     save_model(desk / "msgld", tiny_msgld.tiny())
+    save_model(desk / "gmsdi", tiny_gmsdi.prior())
     save_model(desk / "componet", tiny_componet.tiny(steps=1))
     write_audio("song.mp3", music(2.5, channels=1, rate=16000), 16000, encoding("mp3"))
     for name in ("take.wav", "keys.wav", "album/one.wav", "takes/one.wav", "takes/two.wav"):
