@@ -3,6 +3,7 @@
     python benchmarks/symbolic.py --songs 40                     # the composer's test songs and merges of them
     python benchmarks/symbolic.py --songs 0 --midi FOLDER        # multi-track MIDI files of yours, tracks named or with programs
     python benchmarks/symbolic.py --songs 0 --seconds 240        # a song of four minutes, file to files, on one thread
+    python benchmarks/symbolic.py --songs 0 --lossless 200       # notes that differ in what is written and read back
 
 Labels are hidden; of each file "drums known" means that they are on channel 10, "one channel" that they are asked too.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from stemwise.metrics.assignment import balanced_accuracy, confusion, note_accur
 from stemwise.songs.synthetic import compose, write_midi
 from stemwise.symbolic.composed import composed
 from stemwise.symbolic.instruments import BAND
-from stemwise.symbolic.midi import MIDI_SUFFIXES
+from stemwise.symbolic.midi import MIDI_SUFFIXES, multiset, read_midi
 from stemwise.symbolic.notes import Labelled, in_order
 from stemwise.symbolic.sets import labelled_file
 from stemwise.systems.notes import UNKNOWN, NoteAssigner, Question, assign
@@ -109,6 +111,30 @@ def judge(songs: list[Labelled], known_drums: bool, candidates: dict[str, Rule])
         )
 
 
+def lossless(count: int, folders: list[Path], model: str) -> None:
+    """Composed songs and the MIDI files of folders, separated, written, read back: how many notes are not what they were."""
+    notes = load_notes(model, "cpu")
+    changed, total = Counter[str](), Counter[str]()
+    with tempfile.TemporaryDirectory() as scratch:
+        song, made = Path(scratch) / "song.mid", Path(scratch) / "made.mid"
+        for name, file in [("composer", song)] * count + [(f.name, file) for f in folders for file in midi_files(f)]:
+            if file is song:
+                write_midi(compose(TEST + 10_000 + total["songs of composer"], seconds=60.0), song)
+            before = read_midi(file)
+            notes.separate(before).save(made)
+            kept, found = (Counter(map(tuple, multiset(m.notes).tolist())) for m in (before, read_midi(made)))
+            changed[name] += max((kept - found).total(), (found - kept).total())
+            total[name] += kept.total()
+            total[f"songs of {name}"] += 1
+    for name, number in changed.items():
+        print(f"{name}: {number} of {total[name]} notes of {total[f'songs of {name}']} files changed")
+
+
+def midi_files(folder: Path) -> list[Path]:
+    every = [folder] if folder.is_file() else folder.rglob("*")
+    return sorted(file for file in every if file.suffix.lower() in MIDI_SUFFIXES)
+
+
 def speed(seconds: float, model: str) -> None:
     """A whole song from file to files, as the command line does it."""
     from typer.testing import CliRunner
@@ -135,6 +161,7 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=40)
     parser.add_argument("--midi", type=Path, nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--lossless", type=int, default=0)
     parser.add_argument("--steps", type=int, nargs="*", default=[1, 10])
     parser.add_argument("--model", nargs="*", default=["notes"])
     parser.add_argument(
@@ -155,10 +182,10 @@ def main() -> None:
                 merged(*pairs[i], draw) for i in draw.choice(len(pairs), options.songs, replace=False)
             ],
         }
-    for folder in options.midi:
-        files = sorted(
-            f for f in ([folder] if folder.is_file() else folder.rglob("*")) if f.suffix.lower() in MIDI_SUFFIXES
-        )
+    if options.lossless:
+        lossless(options.lossless, options.midi, options.model[0])
+    for folder in options.midi if not options.lossless else []:
+        files = midi_files(folder)
         sets[f"{folder.name} ({len(files)} files)"] = [labelled_file(file) for file in files]
     for name, songs in sets.items():
         print(f"{name}: {len(songs)} songs, {sum(len(s.notes) for s in songs)} notes")
