@@ -100,6 +100,8 @@ def _weights(content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], None
         (_edit("type", "os.system"), r"unknown model type 'os\.system'; allowed: audioldm2, band, .*toy"),
         (_edit("type", ["toy"]), "unknown model type"),
         (_edit("rate", "fast"), r"config\.json: field missing or of the wrong kind"),
+        (_edit("rate", 44100), r"config\.json: rate is 44100, expected 8000"),
+        (_edit("stems", ["drums", "bass"]), r"config\.json: stems is \('drums', 'bass'\), expected \('bass', 'drums'\)"),
         (_edit("config", {"wide": 3}), r"config\.json: config\.wide: unknown field.*allowed: stems"),
         (_edit("config", {"rate": "fast"}), r"config\.json: config\.rate: .*integer"),
         (_tensors(lambda t: t.pop("first.bias")), r"1 tensor.*first\.bias: missing, expected shape \(6,\)"),

@@ -137,6 +137,11 @@ def load_model(folder: Path | str) -> nn.Module:
         module = build(info.type, info.config)
     except ModelError as error:
         raise ModelError(f"{Path(folder) / CONFIG}: {error}") from error
+    for name, stated, own in zip(("stems", "rate", "window"), (info.stems, info.rate, info.window), shape_of(module)):
+        if stated != own:
+            raise ModelError(
+                f"{Path(folder) / CONFIG}: {name} is {stated}, expected {own} as in its config; export the model again"
+            )
     load_weights(module, folder)
     return module.eval()
 
