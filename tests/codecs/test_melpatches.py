@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stemwise.codecs.mel import Mel
-from stemwise.codecs.melpatches import MelPatches, MelPatchesConfig
+from stemwise.codecs.melpatches import CENTRE, SPREAD, MelPatches, MelPatchesConfig
 from stemwise.errors import ModelError
 
 CONFIG = MelPatchesConfig(patch=(4, 8), mel=Mel(rate=8000, fft=256, hop=64, bands=32), window=8192)
@@ -21,8 +21,8 @@ def test_latents_are_the_spectrogram_in_another_order() -> None:
     latent = codec.encode(wave)
     assert latent.shape == (2, 3, *CONFIG.shape(8192)) == (2, 3, 32, 32, 4)
     torch.testing.assert_close(codec.levels(latent), CONFIG.mel.log(wave), atol=1e-5, rtol=0)
-    first = CONFIG.mel.log(wave)[0, 0, :4, 8:16] + 6.0  # the patch of the first frames and the second eight bands
-    torch.testing.assert_close(latent[0, 0, :, 0, 1], first.flatten(), atol=1e-5, rtol=0)
+    first = CONFIG.mel.log(wave)[0, 0, :4, 8:16]  # the patch of the first frames and the second eight bands
+    torch.testing.assert_close(latent[0, 0, :, 0, 1] * SPREAD + CENTRE, first.flatten(), atol=1e-5, rtol=0)
 
 
 def test_rounds_of_phase_bring_the_spectrogram_nearer() -> None:

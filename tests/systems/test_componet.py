@@ -181,6 +181,21 @@ def test_training_draws_the_tasks_it_is_told() -> None:
     assert bool((heard <= wanted).all()) and bool((heard != wanted).any(1).all()) and bool(heard.any(1).all())
 
 
+def test_both_targets_have_the_same_denoiser() -> None:
+    """A network that says the truth, as noise or as velocity, gives back the clean latent at any level."""
+    clean = torch.randn(1, 16, 16, 4, generator=generator(1))
+    nothing = torch.zeros(1, 4, dtype=torch.bool)
+    for predicts in ("noise", "velocity"):
+        model = Componet(ComponetConfig(replace(BASE, predicts=predicts))).eval()  # type: ignore[arg-type]
+        noisy, time, target = model.base.noisy(clean, generator(2))
+        model.predict = lambda *_, target=target: target  # type: ignore[assignment]
+        level = model.base.alphas_cumprod[time].double()
+        sigma = ((1 - level) / level).sqrt()
+        denoiser = model.denoiser(clean, nothing, ~nothing, ComponetSampling())
+        found = denoiser(noisy * (1 + sigma.float() ** 2).sqrt(), sigma)
+        torch.testing.assert_close(found, clean, atol=1e-4, rtol=0)
+
+
 # -- the denoiser --------------------------------------------------------------------------------------------------------
 
 

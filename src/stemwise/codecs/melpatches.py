@@ -1,7 +1,7 @@
 """Latents that need no training: log-mels cut into patches, phase by Griffin and Lim (not additive).
 
-What `MelVae` learns is replaced by what can be written down, so that tiny models need no codec of their own. Nothing is
-lost between log-mel and latent; a wave made from a log-mel has the phase that its spectrogram allows, no more.
+What `MelVae` learns is replaced by what can be written down, so that tiny models need no codec of their own. Nothing
+above the floor is lost between log-mel and latent; a wave made from a log-mel has the phase that its spectrogram allows, no more.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ from torch.nn import functional as F
 from stemwise.codecs.mel import FLOOR, Mel
 from stemwise.errors import ModelError
 
-CENTRE = -6.0
-"""Natural logarithm of a magnitude that becomes 0 in a latent."""
+CENTRE, SPREAD = -3.5, 1.7
+"""Mean and standard deviation of music's log-mels, natural logarithms, about; so latents have about unit variance."""
 LOUDEST = 4.6
 """Natural logarithm of the largest magnitude that a latent is taken for; no music of full scale comes near."""
 
 
 @dataclass(frozen=True)
 class MelPatchesConfig:
-    """A latent is a patch of ``patch`` (frames, bands); ``window`` in samples; ``rounds`` of phase reconstruction."""
+    """A latent is a patch of ``patch`` (frames, bands); ``window`` in samples; ``rounds`` of phase reconstruction.
+
+    ``floor``: smaller magnitudes are not told apart. The default is some 70 dB below a full-scale tone: with less,
+    pauses would be far away from all music.
+    """
 
     patch: tuple[int, int]
     mel: Mel = field(default_factory=Mel)
     window: int = 163_840
     rounds: int = 32
+    floor: float = 1e-3
 
     def __post_init__(self) -> None:
         if min(self.patch) < 1 or self.mel.bands % self.patch[1] or self.window % self.stride:
@@ -73,13 +78,15 @@ class MelPatches(nn.Module):
         """Latents; they have no posterior, so `noise` is ignored."""
         self.config.shape(wave.shape[-1])
         frames, bands = self.config.patch
-        cut = (self.config.mel.log(wave) - CENTRE).unflatten(-1, (-1, bands)).unflatten(-3, (-1, frames))
+        levels = self.config.mel.log(wave).clamp_min(math.log(self.config.floor))
+        cut = ((levels - CENTRE) / SPREAD).unflatten(-1, (-1, bands)).unflatten(-3, (-1, frames))
         return cut.movedim((-3, -1), (-4, -3)).flatten(-4, -3)
 
     def levels(self, latent: Tensor) -> Tensor:
-        """Log-mels (..., frame, band) between ln 1e-5 and `LOUDEST`."""
+        """Log-mels (..., frame, band) up to `LOUDEST`; at the floor there is silence, ln 1e-5."""
         cut = latent.unflatten(-3, self.config.patch).movedim((-4, -3), (-3, -1))
-        return (cut.flatten(-2).flatten(-3, -2) + CENTRE).clamp(math.log(FLOOR), LOUDEST)
+        levels = (cut.flatten(-2).flatten(-3, -2) * SPREAD + CENTRE).clamp_max(LOUDEST)
+        return torch.where(levels > math.log(self.config.floor) + 0.05, levels, math.log(FLOOR))
 
     def vocode(self, levels: Tensor) -> Tensor:
         """Waves (..., frame * hop) whose log-mels come near (Griffin and Lim 1984, accelerated as Perraudin et al. 2013)."""

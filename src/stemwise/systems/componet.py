@@ -13,7 +13,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from stemwise.diffusion import Denoiser, FromEps, interpolated
+from stemwise.diffusion import Denoiser, FromEps, FromV, interpolated
 from stemwise.errors import QueryError
 from stemwise.nets.control import ControlNet, recomputed
 from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config
@@ -123,18 +123,19 @@ class Componet(nn.Module):
             state, times = (torch.cat([x, x]), torch.cat([time, time])) if guided else (x, time)
             way = 1 - float(time.flatten()[0]) / last
             strength = how.strength if how.start <= way <= how.end else 0.0
-            guess = self.noise(state, times, heard, context, strength)
+            guess = self.predict(state, times, heard, context, strength)
             if not guided:
                 return guess
             conditional, unconditional = guess.chunk(2)
             return unconditional + how.guidance * (conditional - unconditional)
 
-        return FromEps(net, interpolated(self.base.alphas_cumprod))
+        wrapper = FromEps if self.config.base.predicts == "noise" else FromV
+        return wrapper(net, interpolated(self.base.alphas_cumprod))
 
-    def noise(
+    def predict(
         self, x: Tensor, time: Tensor, heard: Tensor, context: dict[str, Tensor], strength: float = 1.0
     ) -> Tensor:
-        """The noise in latents (B, channel, time', mel') at time steps (B,), hearing latents; at `strength` 0 none."""
+        """What the U-Net says of latents (B, channel, time', mel') at time steps (B,), hearing latents; at `strength` 0 none."""
         unet = self.base.unet
         if self.control is None:
             guess: Tensor = unet(torch.cat([x, strength * heard], 1), time, **context).sample
@@ -146,16 +147,16 @@ class Componet(nn.Module):
         return guess
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the noise for drawn relations between stems (B, stem, channel, time) of a window.
+        """Mean squared error of what it predicts, for drawn relations between stems (B, stem, channel, time) of a window.
 
         A batch may also hold the latents of all mixes of these stems (see `AudioLdm2.submixes`), kept from before.
         """
         drawn = self.base.example(batch, generator)
-        noisy, time, noise = self.base.noisy(drawn.wanted, generator)
+        noisy, time, target = self.base.noisy(drawn.wanted, generator)
         context = self.base.words(drawn.heard_stems, drawn.wanted_stems, drawn.told).context()
         with recomputed(*self._blocks()):
-            guess = self.noise(noisy, time, drawn.heard, context)
-        return (guess - noise).square().mean()
+            guess = self.predict(noisy, time, drawn.heard, context)
+        return (guess - target).square().mean()
 
     def _blocks(self) -> list[nn.Module]:
         """Whose activations are forgotten and computed again."""

@@ -50,14 +50,17 @@ class AudioLdm2Config:
     """What `config.json` of a base holds; ``unet`` are the arguments of diffusers' `AudioLDM2UNet2DConditionModel`.
 
     ``dropped`` is the share of training examples that are told nothing, ``floor_db`` (RMS, full scale) where a stem counts
-    as silent. A base that ``hears`` has the latent of what it hears as further channels of its input, as AUDIT's (Wang et
-    al. 2023); it is trained as a whole (`ComponetConfig.trains`). ``tasks`` are those that training draws.
+    as silent. The U-Net ``predicts`` the noise, as published, or the velocity (Salimans and Ho 2022), which a small network
+    learns sooner: at high levels the noise is nearly its input. A base that ``hears`` has the latent of what it hears as
+    further channels of its input, as AUDIT's (Wang et al. 2023); it is trained as a whole (`ComponetConfig.trains`).
+    ``tasks`` are those that training draws.
     """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
     codec: MelVaeConfig | MelPatchesConfig = field(default_factory=MelVaeConfig)
     unet: dict[str, Any] = field(default_factory=lambda: dict(LARGE))
     text: TextConfig = field(default_factory=TextConfig)
+    predicts: Literal["noise", "velocity"] = "noise"
     hears: bool = False
     tasks: tuple[Task, ...] = TASKS
     dropped: float = 0.1
@@ -163,22 +166,24 @@ class AudioLdm2(nn.Module):
             rows = torch.arange(len(batch), device=batch.device)
             before, after = (batch[rows, (side * bits).sum(1)].float() for side in (heard, wanted))
         if self.scale == 0:
-            self.scale.copy_(1 / torch.cat([before, after]).std())
+            self.scale.copy_(1 / after.square().mean().sqrt())
         told = torch.rand(len(batch), generator=generator, device=generator.device) >= self.config.dropped
         return Example(before * self.scale, after * self.scale, heard, wanted, told.to(batch.device))
 
     def noisy(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents at a random time step each, those steps (B,), and the noise."""
+        """Latents at a random time step each, those steps (B,), and what the U-Net should say of them."""
         device = generator.device
         time = torch.randint(self.config.timesteps, (len(clean),), generator=generator, device=device).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator, device=device).to(clean.device)
         level = self.alphas_cumprod.float()[time].reshape(-1, 1, 1, 1)
-        return level.sqrt() * clean + (1 - level).sqrt() * noise, time, noise
+        signal, spread = level.sqrt(), (1 - level).sqrt()
+        target = noise if self.config.predicts == "noise" else signal * noise - spread * clean
+        return signal * clean + spread * noise, time, target
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the noise, for mixes of drawn stems; the words name what was drawn as heard, too."""
+        """Mean squared error of what it predicts, for mixes of drawn stems; the words name what was drawn as heard, too."""
         drawn = self.example(batch, generator)
-        noisy, time, noise = self.noisy(drawn.wanted, generator)
+        noisy, time, target = self.noisy(drawn.wanted, generator)
         words = self.words(drawn.heard_stems, drawn.wanted_stems, drawn.told)
         guess: Tensor = self.unet(noisy, time, **words.context()).sample
-        return (guess - noise).square().mean()
+        return (guess - target).square().mean()
