@@ -76,9 +76,12 @@ def timed(way: str, repeats: int) -> dict[str, float]:
     stems = torch.tensor([[True] * 4])
     with torch.no_grad():
         context = net.base.words(stems, stems, stems[:, 0]).context()
-        batch = 0.1 * torch.randn(BATCH, 4, 1, CODEC.window)
-        if "kept" in way:
-            batch = net.base.submixes(batch).half()
+        kept = "kept" in way
+        batch = (
+            torch.randn(BATCH, 16, *CODEC.shape(CODEC.window)).half()
+            if kept
+            else 0.1 * torch.randn(BATCH, 4, 1, CODEC.window)
+        )
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     spent = []
