@@ -40,11 +40,14 @@ from stemwise.diffusion.guidance import (
     project,
 )
 from stemwise.diffusion.sampling import (
+    RULES,
     Churn,
+    Rule,
     State,
     Step,
     ancestral,
     common,
+    cost,
     dpm2_ancestral,
     dpmpp_2m,
     euler,
@@ -65,6 +68,7 @@ from stemwise.diffusion.schedules import (
 )
 
 __all__ = [
+    "RULES",
     "Churn",
     "Constraint",
     "Coupling",
@@ -78,6 +82,7 @@ __all__ = [
     "Held",
     "Known",
     "NoiseSource",
+    "Rule",
     "Slot",
     "SlotCoupling",
     "SpectralEdm",
@@ -95,6 +100,7 @@ __all__ = [
     "classifier_free_folded",
     "clean",
     "common",
+    "cost",
     "couple",
     "dpm2_ancestral",
     "dpmpp_2m",

@@ -10,11 +10,11 @@ DDIM with eta 0 is `euler`, DDPM is `ancestral`, in sigma-space.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -175,6 +175,23 @@ def dpm2_ancestral(
 def _down_up(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     up = eta * sigma_next * (1 - (sigma_next / sigma) ** 2).clamp(min=0).sqrt()
     return (sigma_next**2 - up**2).clamp(min=0).sqrt(), up
+
+
+Rule = Literal["euler", "heun", "dpmpp_2m", "dpm2_ancestral", "ancestral"]
+"""The step rules' names, as configurations and recipes have them."""
+
+RULES: Mapping[str, Step] = {
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpm2_ancestral": dpm2_ancestral,
+    "ancestral": ancestral,
+}
+
+
+def cost(rule: Rule) -> int:
+    """Network evaluations a step."""
+    return 2 if rule in ("heun", "dpm2_ancestral") else 1
 
 
 @torch.no_grad()

@@ -13,12 +13,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from stemwise.diffusion import Denoiser, FromEps, FromV, interpolated
+from stemwise.diffusion import Denoiser, FromEps, FromV, Rule, interpolated
 from stemwise.errors import QueryError
 from stemwise.nets.control import ControlNet, recomputed
 from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config
-
-Rule = Literal["ancestral", "euler", "heun", "dpmpp_2m"]
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stemwise.diffusion import (
+    RULES,
     Constraint,
     Free,
     Known,
     NoiseSource,
-    Step,
-    ancestral,
     common,
-    dpmpp_2m,
-    euler,
+    cost,
     from_alphas_cumprod,
-    heun,
     last,
     leading_timesteps,
     preserving,
@@ -36,14 +33,11 @@ from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.stems import known_names
 from stemwise.systems.componet import Componet, ComponetSampling
-from stemwise.systems.system import Context, Phase, phase_of, unanswerable
-
-RULES: dict[str, Step] = {"ancestral": ancestral, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
-_COST = {"heun": 2}
+from stemwise.systems.system import Context, Mono, Phase, phase_of, unanswerable
 
 
 @dataclass(frozen=True)
-class ComponetSystem:
+class ComponetSystem(Mono):
     """A base, its adapter, and how they are sampled (`how`, by default as the model's configuration says).
 
     `phase` says how a separated stem gets its wave: by masking the mixture's spectrogram with the stems' spectrograms,
@@ -68,29 +62,9 @@ class ComponetSystem:
         return replace(self, sampling=sampling, phase=self.phase if phase is None else phase_of(phase))
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The stems it knows, in order."""
-        return self.prior.config.stems
-
-    @property
-    def rate(self) -> int:
-        """Sample rate in hertz."""
-        return self.prior.config.rate
-
-    @property
-    def window(self) -> int:
-        """Length of a window in samples."""
-        return self.prior.config.window
-
-    @property
-    def channels(self) -> int:
-        """Mono: the channels of a wider signal are separated one by one, from the same noise."""
-        return 1
-
-    @property
     def evaluations(self) -> int:
         """As the configuration says."""
-        return self.how.steps * _COST.get(self.how.rule, 1)
+        return self.how.steps * cost(self.how.rule)
 
     @property
     def sums(self) -> bool:
@@ -120,7 +94,7 @@ class ComponetSystem:
         padded = F.pad(wave, (0, -time % prior.config.base.codec.stride))
         latent = prior.base.encode(padded)
         count = len(parts)
-        steps = max(1, evaluations // _COST.get(self.how.rule, 1))
+        steps = max(1, evaluations // cost(self.how.rule))
         made = self._sample(
             latent.repeat_interleave(count, 0),
             self._mask([heard] * count).repeat(len(wave), 1),

@@ -30,17 +30,16 @@ from stemwise.diffusion import (
 )
 from stemwise.errors import QueryError
 from stemwise.nets.unet1d import lower
-from stemwise.query import Query
 from stemwise.systems.gmsdi import Gmsdi
-from stemwise.systems.joint import cost, likelihood, posterior
+from stemwise.systems.joint import likelihood, posterior, step_cost
 from stemwise.systems.msdm import LikelihoodName, Separation
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources, described
-from stemwise.systems.system import Context, Guide, unanswerable
+from stemwise.systems.system import Context, Guide, Mono
 
 
 @dataclass(frozen=True)
-class GmsdiSystem:
+class GmsdiSystem(Mono):
     """A prior of described mixtures, asked for the `sources`.
 
     `gamma` is the width of the coupling over sigma; small values hold sources and mixture together. `extracted` are the
@@ -92,24 +91,9 @@ class GmsdiSystem:
         return self.sources.names
 
     @property
-    def rate(self) -> int:
-        """Sample rate in hertz."""
-        return self.prior.config.rate
-
-    @property
-    def window(self) -> int:
-        """Length of a window in samples."""
-        return self.prior.config.window
-
-    @property
-    def channels(self) -> int:
-        """Mono: the channels of a wider signal are separated one by one, from the same noise."""
-        return 1
-
-    @property
     def evaluations(self) -> int:
         """As the configuration says; each is one of all sources at once."""
-        return self._how.steps * cost(self._how)
+        return self._how.steps * step_cost(self._how)
 
     @property
     def _how(self) -> Separation:
@@ -118,15 +102,6 @@ class GmsdiSystem:
             return how
         skewed = self.likelihood == "dirac" and how.rule not in ("euler", "heun")
         return replace(how, likelihood=self.likelihood, rule="euler" if skewed else how.rule)
-
-    @property
-    def sums(self) -> bool:
-        """Always."""
-        return True
-
-    def answers(self, query: Query) -> str | None:
-        """None, or why this system cannot answer."""
-        return unanswerable(query, self.names, "this model")
 
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
@@ -158,7 +133,7 @@ class GmsdiSystem:
         known = self.prior.powers(prompts, frames)
         loudest = 0 if known is None else int(known.sum(-1).argmax())
         way = likelihood(how, len(prompts), loudest, None if known is None else lambda _: known)
-        steps, noise = max(1, evaluations // cost(how)), common(seeded(0, mix.device))
+        steps, noise = max(1, evaluations // step_cost(how)), common(seeded(0, mix.device))
         return posterior(self.prior.prompted(prompts), way, how, mix, len(prompts), steps, noise)
 
     @torch.no_grad()

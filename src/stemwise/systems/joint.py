@@ -13,18 +13,14 @@ import torch
 from torch import Tensor
 
 from stemwise.diffusion import (
+    RULES,
     Churn,
     Denoiser,
     Free,
     Known,
     NoiseSource,
-    Step,
-    ancestral,
     common,
-    dpm2_ancestral,
-    dpmpp_2m,
-    euler,
-    heun,
+    cost,
     karras,
     last,
     sample,
@@ -32,7 +28,6 @@ from stemwise.diffusion import (
 )
 from stemwise.diffusion.constraints import Constraint
 from stemwise.errors import QueryError
-from stemwise.query import Query
 from stemwise.systems.likelihoods import (
     Dirac,
     Even,
@@ -47,21 +42,11 @@ from stemwise.systems.likelihoods import (
 from stemwise.systems.local_wiener import LocalWiener
 from stemwise.systems.msdm import Generation, Msdm, Separation, WeakMsdm
 from stemwise.systems.spectra import Power, powers
-from stemwise.systems.system import Context, unanswerable
-
-RULES: dict[str, Step] = {
-    "euler": euler,
-    "heun": heun,
-    "dpmpp_2m": dpmpp_2m,
-    "dpm2_ancestral": dpm2_ancestral,
-    "ancestral": ancestral,
-}
-#: Network evaluations a step of the rules that take more than one.
-_COST = {"heun": 2, "dpm2_ancestral": 2}
+from stemwise.systems.system import Context, Mono
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(Mono):
     """A prior of all stems at one noise level, with a likelihood for what it is asked to separate.
 
     `precision` is what the network, not the state, is evaluated in.
@@ -83,38 +68,9 @@ class Joint:
         return cls(prior, likelihood, config.separation, config.generation, precision)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The stems it knows, in order."""
-        return self.prior.config.stems
-
-    @property
-    def rate(self) -> int:
-        """Sample rate in hertz."""
-        return self.prior.config.rate
-
-    @property
-    def window(self) -> int:
-        """Length of a window in samples."""
-        return self.prior.config.window
-
-    @property
-    def channels(self) -> int:
-        """Mono: the channels of a wider signal are separated one by one, from the same noise."""
-        return 1
-
-    @property
     def evaluations(self) -> int:
         """As the configuration says."""
-        return self.separation.steps * cost(self.separation)
-
-    @property
-    def sums(self) -> bool:
-        """Always."""
-        return True
-
-    def answers(self, query: Query) -> str | None:
-        """None, or why this system cannot answer."""
-        return unanswerable(query, self.names, "this model")
+        return self.separation.steps * step_cost(self.separation)
 
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
@@ -124,7 +80,7 @@ class Joint:
         Every item of the batch starts from the same noise.
         """
         mix = wave[:, 0]
-        x = self.posterior(mix, max(1, evaluations // cost(self.separation)), common(seeded(0, wave.device)))
+        x = self.posterior(mix, max(1, evaluations // step_cost(self.separation)), common(seeded(0, wave.device)))
         lacking = mix - x.sum(1)
         return (x + lacking[:, None] / len(self.names))[:, :, None], lacking[:, None]
 
@@ -201,9 +157,9 @@ def posterior(
     return last(run).x
 
 
-def cost(how: Separation) -> int:
+def step_cost(how: Separation) -> int:
     """Network evaluations a step."""
-    return how.resample * _COST.get(how.rule, 1)
+    return how.resample * cost(how.rule)
 
 
 def likelihood_of(how: Separation, prior: Msdm | WeakMsdm) -> Likelihood:

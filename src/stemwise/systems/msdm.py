@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from stemwise.diffusion import Edm, NoiseSource, SpectralEdm, clamped, log_normal
+from stemwise.diffusion import Edm, NoiseSource, Rule, SpectralEdm, clamped, log_normal
 from stemwise.diffusion.denoisers import Net, align
 from stemwise.errors import ModelError
 from stemwise.nets.powernet import PowerNet, PowerNetConfig
@@ -21,7 +21,6 @@ from stemwise.nets.unet1d import UNet1d, UNet1dConfig, lower
 from stemwise.systems.local_wiener import LocalWiener
 from stemwise.systems.spectra import KNOTS, Spectra, powers
 
-Rule = Literal["euler", "heun", "dpmpp_2m", "dpm2_ancestral", "ancestral"]
 Preconditioned = Edm | SpectralEdm | LocalWiener
 LikelihoodName = Literal["dirac", "gaussian", "gaussian-exact", "even", "projection"]
 

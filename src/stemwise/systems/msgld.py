@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from stemwise.codecs.melvae import MelVae, MelVaeConfig
-from stemwise.diffusion import Denoiser, FromEps, classifier_free, interpolated, scaled_linear_beta
+from stemwise.diffusion import Denoiser, FromEps, Rule, classifier_free, interpolated, scaled_linear_beta
 from stemwise.nets.unet_stems import UNetStems, UNetStemsConfig
-
-Rule = Literal["ancestral", "euler", "heun", "dpmpp_2m"]
 
 
 @dataclass(frozen=True)

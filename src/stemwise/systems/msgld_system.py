@@ -11,34 +11,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stemwise.diffusion import (
+    RULES,
     Constraint,
     Denoiser,
     Free,
     Known,
     NoiseSource,
-    Step,
-    ancestral,
     common,
-    dpmpp_2m,
-    euler,
+    cost,
     from_alphas_cumprod,
-    heun,
     last,
     leading_timesteps,
     preserving,
     sample,
     seeded,
 )
-from stemwise.query import Query
 from stemwise.systems.msgld import Msgld
-from stemwise.systems.system import Context, Phase, phase_of, unanswerable
-
-RULES: dict[str, Step] = {"ancestral": ancestral, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
-_COST = {"heun": 2}
+from stemwise.systems.system import Context, Mono, Phase, phase_of
 
 
 @dataclass(frozen=True)
-class MsgldSystem:
+class MsgldSystem(Mono):
     """A latent prior of all stems. `precision` is what the U-Net is evaluated in; codec and state stay float32.
 
     Sampling starts at the published levels' noisiest and, unlike the published loop, ends at the clean estimate.
@@ -57,39 +50,15 @@ class MsgldSystem:
         return replace(self, phase=phase_of(phase))
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The stems it knows, in order."""
-        return self.prior.config.stems
-
-    @property
-    def rate(self) -> int:
-        """Sample rate in hertz."""
-        return self.prior.config.rate
-
-    @property
-    def window(self) -> int:
-        """Length of a window in samples."""
-        return self.prior.config.window
-
-    @property
-    def channels(self) -> int:
-        """Mono: the channels of a wider signal are separated one by one, from the same noise."""
-        return 1
-
-    @property
     def evaluations(self) -> int:
         """As the configuration says."""
         how = self.prior.config.sampling
-        return how.steps * _COST.get(how.rule, 1)
+        return how.steps * cost(how.rule)
 
     @property
     def sums(self) -> bool:
         """Whether separated stems sum to the mixture: not as the vocoder makes them."""
         return self.phase == "mixture"
-
-    def answers(self, query: Query) -> str | None:
-        """None, or why this system cannot answer."""
-        return unanswerable(query, self.names, "this model")
 
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
@@ -102,7 +71,7 @@ class MsgldSystem:
         padded = F.pad(mix, (0, -time % (prior.config.codec.stride * prior.config.net.multiple)))
         heard = prior.encode(padded)
         free = Free((len(wave), len(self.names), *heard.shape[1:]))
-        steps = max(1, evaluations // _COST.get(how.rule, 1))
+        steps = max(1, evaluations // cost(how.rule))
         noise = common(seeded(0, wave.device))
         levels = prior.levels(self._sample(prior.denoiser(heard, how.guidance), free, steps, noise))
         if self.phase == "vocoder":

@@ -85,6 +85,44 @@ class System(Protocol):
         ...
 
 
+class Mono:
+    """What systems share whose prior's configuration says stems, rate and window, and whose stems always sum to what they hear.
+
+    The channels of a wider signal are separated one by one, from the same noise.
+    """
+
+    prior: Any
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stems it knows, in order."""
+        return tuple(self.prior.config.stems)
+
+    @property
+    def rate(self) -> int:
+        """Sample rate in hertz."""
+        return int(self.prior.config.rate)
+
+    @property
+    def window(self) -> int:
+        """Length of a window in samples."""
+        return int(self.prior.config.window)
+
+    @property
+    def channels(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def sums(self) -> bool:
+        """Always."""
+        return True
+
+    def answers(self, query: Query) -> str | None:
+        """None, or why this system cannot answer."""
+        return unanswerable(query, self.names, "this model")
+
+
 Phase = Literal["mixture", "vocoder"]
 """How a latent model gives a separated stem its wave: by masking the mixture's spectrogram, or by its vocoder."""
 
