@@ -21,6 +21,8 @@ from stemwise.codecs.melvae import MelVaeConfig
 from stemwise.convert.reading import read_pickle
 from stemwise.errors import ModelError
 from stemwise.nets.audioldm2_text import GENERATED, TextEncoders
+from stemwise.nets.control import ControlNet
+from stemwise.nets.pretrained import audioldm2_unet
 from stemwise.systems.componet import Componet, ComponetConfig, ComponetSampling
 from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config, TextConfig
 from stemwise.systems.componet_prompts import prompt, subsets
@@ -47,19 +49,15 @@ def convert_componet(file: Path, folder: Path, stems: Sequence[str] = STEMS) -> 
     found = sorted(file.glob("*.ckpt"))
     if len(found) > 1:
         raise ModelError(f"{file}: holds {len(found)} checkpoints ({', '.join(f.name for f in found)}); leave one")
-    state = _state(found[0]) if found else {}
-    base = _base(file, tuple(stems))
     if not found:
-        return checkpoint.save_model(folder, base, metadata={"converted_from": file.name})
-    sampling = ComponetSampling(rule="euler", steps=150)
+        return checkpoint.save_model(folder, _base(file, tuple(stems)), metadata={"converted_from": file.name})
+    state = _state(found[0])
+    unet, control = _published_nets(_arguments(_document(file, "unet")), state, found[0])
+    base = _base(file, tuple(stems))
+    base.unet = unet or base.unet  # one released checkpoint trained the base's attention, too
     with torch.device("meta"):
-        model = Componet(ComponetConfig(base.config, sampling))
-    model.base = base
-    unet = _part(state, _UNET)
-    if unet:  # one released checkpoint trained the base's attention, too
-        _load(base.unet, unet, found[0])
-    assert model.control is not None
-    _load(model.control, {_ours(name): value for name, value in _part(state, _CONTROL).items()}, found[0])
+        model = Componet(ComponetConfig(base.config, ComponetSampling(rule="euler", steps=150)))
+    model.base, model.control = base, control
     return checkpoint.save_model(folder, model, metadata={"converted_from": found[0].name})
 
 
@@ -68,6 +66,19 @@ def _state(file: Path) -> Mapping[str, Tensor]:
     if not isinstance(state, dict) or not any(name.startswith(_CONTROL) for name in state):
         raise ModelError(f"{file}: holds no {_CONTROL}* tensors, so it is no checkpoint of CompoNet")
     return state
+
+
+def _published_nets(
+    config: dict[str, Any], state: Mapping[str, Tensor], file: Path
+) -> tuple[nn.Module | None, ControlNet]:
+    """The U-Net, where the checkpoint holds one, and the adapter."""
+    with torch.device("meta"):
+        control, unet = ControlNet(config), audioldm2_unet(config)
+    _load(control, {_ours(name): value for name, value in _part(state, _CONTROL).items()}, file)
+    own = _part(state, _UNET)
+    if own:
+        _load(unet, own, file)
+    return unet if own else None, control
 
 
 def _base(folder: Path, stems: tuple[str, ...]) -> AudioLdm2:
