@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ def test_it_is_small_and_needs_no_extra(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(file.stat().st_size for file in (BUNDLED / "cocola").iterdir()) < 12e6
 
 
+@cache
 def rendered(seed: int, semitones: int) -> dict[str, torch.Tensor]:
     """Mono stems at 16 kHz of a piece in another key, not of an effect."""
     song = render(compose(seed, seconds=16.0).transposed(semitones), built_in_palette(), rate=16_000)

@@ -152,7 +152,7 @@ def test_a_third_signal_is_a_wrong_candidate_for_all() -> None:
         *(model.embed(model.features(x)) for x in (batch[:, 0, 0], batch[:, 1:, 0].transpose(0, 1).flatten(0, 1)))
     )
     expected = torch.nn.functional.cross_entropy(scores, torch.arange(3))
-    assert float(more["loss"].detach()) == pytest.approx(float(expected), abs=1e-4)
+    assert float(more["loss"].detach()) == pytest.approx(float(expected.detach()), abs=1e-4)
 
 
 def test_shifted_candidates_are_windows_that_start_elsewhere(small: Cocola) -> None:
