@@ -275,6 +275,16 @@ def test_separated_stems_sum_to_the_mixture(base: AudioLdm2Config, time: int) ->
     torch.testing.assert_close(made.sum(1) + lacking, wave, atol=1e-6 * float(made.abs().max()) + 1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("spacing", "first"), [("trailing", 999), ("leading", 501)])
+def test_where_sampling_starts(spacing: str, first: int) -> None:
+    """At the noisiest step, or where DDIM's published spacing does."""
+    system = ComponetSystem(tiny(spacing=spacing))
+    times: list[float] = []
+    system.prior.base.unet.register_forward_pre_hook(lambda _, inputs: times.append(float(inputs[1][0])))
+    system.answer(torch.zeros(4096), (), ("bass",), seeds=[0], steps=2)
+    assert times[0] == pytest.approx(first, abs=1e-3) and len(times) == 2
+
+
 def test_stems_are_made_one_after_the_other() -> None:
     """Each hears what was made before it, and what is fixed stays."""
     system = ComponetSystem(tiny())

@@ -56,7 +56,7 @@ def convert_componet(file: Path, folder: Path, stems: Sequence[str] = STEMS) -> 
     base = _base(file, tuple(stems))
     base.unet = unet or base.unet  # one released checkpoint trained the base's attention, too
     with torch.device("meta"):
-        model = Componet(ComponetConfig(base.config, ComponetSampling(rule="euler", steps=150)))
+        model = Componet(ComponetConfig(base.config, ComponetSampling(rule="euler", steps=150, spacing="leading")))
     model.base, model.control = base, control
     return checkpoint.save_model(folder, model, metadata={"converted_from": found[0].name})
 

@@ -65,6 +65,7 @@ from stemwise.diffusion.schedules import (
     karras,
     leading_timesteps,
     scaled_linear_beta,
+    trailing_timesteps,
 )
 
 __all__ = [
@@ -128,4 +129,5 @@ __all__ = [
     "seeded",
     "squared_error",
     "tape",
+    "trailing_timesteps",
 ]

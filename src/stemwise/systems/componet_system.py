@@ -28,6 +28,7 @@ from stemwise.diffusion import (
     preserving,
     sample,
     seeded,
+    trailing_timesteps,
 )
 from stemwise.errors import QueryError
 from stemwise.query import Query
@@ -180,7 +181,12 @@ class ComponetSystem(Mono):
                 return denoiser(x, sigma)
 
         config = self.prior.config.base
-        times = leading_timesteps(min(steps, config.timesteps), config.timesteps, 1)
+        count = min(steps, config.timesteps)
+        times = (
+            leading_timesteps(count, config.timesteps, 1)
+            if self.how.spacing == "leading"
+            else trailing_timesteps(count, config.timesteps)
+        )
         sigmas = from_alphas_cumprod(self.prior.base.alphas_cumprod.cpu(), times)
         start = preserving(sigmas[0]).float() * constraint.noise(noise)
         return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x
