@@ -80,6 +80,22 @@ def test_a_network_that_knows_when_a_stem_plays_does_better_than_the_mean() -> N
     assert error(knows) < 0.75 * error(silent)
 
 
+def test_a_network_that_is_not_trusted_leaves_the_wiener_filter() -> None:
+    x, sigma = noise(), torch.tensor(0.1)
+
+    def loud(features: Tensor, label: Tensor) -> Tensor:
+        return torch.full_like(features[:, :, 0], 3.0)
+
+    def estimate(net: object, trust: float) -> Tensor:
+        return LocalWiener(net, POWER, 64, trust)(x, sigma)  # type: ignore[arg-type]
+
+    torch.testing.assert_close(estimate(loud, 0.0), estimate(silent, 1.0))
+    half = 1.5 * torch.ones(())
+    torch.testing.assert_close(
+        estimate(loud, 0.5), LocalWiener(silent, POWER * half.exp(), 64)(x, sigma), atol=0.02, rtol=0
+    )
+
+
 def test_the_transform_has_an_inverse_and_the_variance_is_the_error() -> None:
     clean, sigma = noise(32), torch.tensor(0.1)
     local = LocalWiener(silent, POWER, 64)

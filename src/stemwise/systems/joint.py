@@ -7,7 +7,7 @@ One window at a time, mono; what was heard is exact in the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -169,7 +169,7 @@ def likelihood_of(how: Separation, prior: Msdm | WeakMsdm) -> Likelihood:
     """
     config, raw = prior.config, prior.raw(prior.config.window)
     if how.likelihood == "projection" and isinstance(raw, LocalWiener):
-        return LocalProjection(raw)
+        return LocalProjection(replace(raw, trust=how.trust))
     power = powers(config.spectra, config.rate) if config.spectra else None
     return likelihood(how, len(config.stems), config.stems.index(how.drop) if how.drop else 0, power)
 

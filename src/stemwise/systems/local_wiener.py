@@ -20,12 +20,14 @@ class LocalWiener:
     """The Wiener filter of the power that a network finds in noisy stems, at every frame and bin of a Hann-windowed transform.
 
     `net` as `stemwise.nets.powernet.PowerNet`, `power` (stem, bins + 1) the stems' mean spectra at frames of ``2 * bins``
-    samples, one every `hop`. A network that says nothing leaves the filter of the mean spectra.
+    samples, one every `hop`. A network that says nothing leaves the filter of the mean spectra. `trust` is how much of what it
+    says counts: 1 all of it, 0 nothing.
     """
 
     net: Net
     power: Tensor
     hop: int
+    trust: float = 1.0
 
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
         """Return E[x0 | x]; x is (batch, stem, time), sigma () or (batch,)."""
@@ -42,7 +44,7 @@ class LocalWiener:
         expected = ((mean / noise).log().clamp(-8, 8) * 0.3).expand_as(level)
         features = torch.stack([level, expected], dim=2)[..., :-1]
         change = self.net(features, labels(torch.as_tensor(sigma).log() / 4, x))
-        power = mean * F.pad(change, (0, 1)).clamp(-12, 12).exp()
+        power = mean * (self.trust * F.pad(change, (0, 1)).clamp(-12, 12)).exp()
         gain = power / (power + noise)
         return gain * spectrum, gain * noise
 

@@ -32,7 +32,8 @@ class Separation:
     ``drop`` is the stem that the Dirac likelihood eliminates, ``gamma`` the Gaussian's width over sigma, as the paper
     counts it. ``churn`` and ``resample`` (the corrector) as in `diffusion.sample`. ``temperature`` scales the noise that is started
     from: 1 draws a sample of the stems, 0 goes for their mean given the mixture, which has the least squared error and which
-    it meets exactly where stems are Gaussian.
+    it meets exactly where stems are Gaussian. ``trust`` is how much of its network a prior of powers believes in the projection:
+    estimates on the way lack the noise of its training and have more of each other in them, so it is too sure.
     """
 
     likelihood: LikelihoodName = "projection"
@@ -46,6 +47,7 @@ class Separation:
     drop: str = ""
     gamma: float = 0.75
     temperature: float = 1.0
+    trust: float = 1.0
 
 
 @dataclass(frozen=True)
