@@ -30,7 +30,6 @@ from stemwise.evaluate.gibbs import gibbs
 from stemwise.loading import load_coherence
 from stemwise.metrics.frechet import Gaussian, frechet_distance
 from stemwise.metrics.statistics import bootstrap, paired
-from stemwise.stems import Audio
 from stemwise.systems.gmsdi_system import GmsdiSystem
 from stemwise.systems.sources import Sources
 from stemwise.systems.system import Context, System
@@ -68,43 +67,38 @@ def choose(system: GmsdiSystem, truth: Tensor) -> None:
     print(f"extracted: [{', '.join(better)}]")
 
 
-def separation(system: GmsdiSystem, others: Sequence[str], truth: Tensor) -> None:
+def separation(system: GmsdiSystem, others: Sequence[str], truth: Tensor, gibbs_steps: int) -> None:
     names = system.names
-    rows = {
-        "the words' spectra alone (no network)": filtered(system, truth),
-        "GMSDI separator": improvements(replace(system, extracted=()), truth),
-        "GMSDI extractor": improvements(replace(system, extracted=names), truth),
-        f"GMSDI ensemble (extracted: {', '.join(system.extracted) or 'none'}; chosen on validation)": improvements(
-            system, truth
-        ),
-    }
-    best = np.nanmean(rows["GMSDI separator"], 0) > np.nanmean(rows["GMSDI extractor"], 0)
-    rows["oracle ensemble (chosen on these songs, as on the poster)"] = np.where(
-        best, rows["GMSDI separator"], rows["GMSDI extractor"]
-    )
-    for folder in others:
-        model = stemwise.load(folder, "cpu")
-        rows[f"{type(model.system.prior).__name__} ({model.name})"] = improvements(model.system, truth)
-    band = stemwise.load("band", "cpu")
-    rate = system.rate
-
-    def regression(audio: Tensor) -> Audio:
-        made = band.separate(audio.numpy(), rate=rate)
-        return Audio(names, torch.stack([made[name][0] for name in names])[None], rate)
-
-    def demixed(mix: Tensor) -> Tensor:
-        return regression(mix[None]).data[0, :, 0]
-
-    rows["a regression separator (band, 44.1 kHz, 5 stems), in Demucs' place"] = per_stem(
-        torch.stack([demixed(one.sum(0)) for one in truth]), truth
-    )
-    rows["the same with Gibbs sampling, 16 steps"] = per_stem(
-        torch.stack([gibbs(lambda mix: torch.stack([demixed(m[0]) for m in mix])[:, :, None], one.sum(0)[None, None], 16)[0, :, 0] for one in truth]), truth
-    )  # fmt: skip
     print(f"| SI-SDRi, {len(truth)} songs | mean | {' | '.join(names)} |\n|---|--:|" + "--:|" * len(names))
-    for name, figures in rows.items():
+
+    def row(name: str, figures: np.ndarray) -> np.ndarray:
         each = [bootstrap(column[np.isfinite(column)]) for column in figures.T]
         print(f"| {name} | {bootstrap(np.nanmean(figures, 1))} | {' | '.join(map(str, each))} |", flush=True)
+        return figures
+
+    row("the words' spectra alone (no network)", filtered(system, truth))
+    apart = row("GMSDI separator", improvements(replace(system, extracted=()), truth))
+    alone = row("GMSDI extractor", improvements(replace(system, extracted=names), truth))
+    chosen = f"extracted: {', '.join(system.extracted) or 'none'}"
+    row(f"GMSDI ensemble, chosen on validation songs ({chosen})", improvements(system, truth))
+    better = np.nanmean(apart, 0) > np.nanmean(alone, 0)
+    row("oracle ensemble, chosen on these songs, as on the poster", np.where(better, apart, alone))
+    for folder in others:
+        model = stemwise.load(folder, "cpu")
+        row(f"{type(model.system.prior).__name__} ({model.name})", improvements(model.system, truth))
+    band, rate = stemwise.load("band", "cpu"), system.rate
+
+    def regression(mixes: Tensor) -> Tensor:
+        """Stems (B, stem, channel, time) of mixtures (B, channel, time) by a model that is no sampler here."""
+        made = [band.separate(mix.numpy(), rate=rate) for mix in mixes]
+        return torch.stack([torch.stack([stems[name][0] for name in names]) for stems in made])
+
+    for steps in (1, gibbs_steps):
+        sets = torch.cat([gibbs(regression, one.sum(0)[None, None], steps)[:, :, 0] for one in truth])
+        label = "a regression separator in Demucs' place (band)" + (
+            f" with Gibbs sampling, {steps} steps" if steps > 1 else ""
+        )
+        row(label, per_stem(sets, truth))
 
 
 class Room:
@@ -225,6 +219,7 @@ def main() -> None:
     parser.add_argument("--choose", type=Path, help="validation songs")
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--gibbs", type=int, default=8, help="steps of the Gibbs sampling, 512 on the poster")
     parser.add_argument("--generation", action="store_true")
     parser.add_argument("--cost", action="store_true")
     args = parser.parse_args()
@@ -239,7 +234,7 @@ def main() -> None:
     elif args.generation:
         generation(system, args.others, truth, args.steps)
     else:
-        separation(system, args.others, truth)
+        separation(system, args.others, truth, args.gibbs)
     return None
 
 
