@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,10 @@ from stemwise import __version__
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
 
+if TYPE_CHECKING:
+    from stemwise.checkpoint import ModelInfo
+
+_SYMBOLIC = ("notes", "rolls", "mixture2music")
 _PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "typer", "rich", "pydantic")
 _EXTRAS = {"train": ("lightning", "tensorboard"), "midi": ("symusic",), "eval": ("scipy", "torchmetrics"),
            "latents": ("diffusers", "transformers"), "av": ("av",)}  # fmt: skip
@@ -26,7 +30,7 @@ def info(
 ) -> None:
     """Say what a model is and what it was measured to do."""
     from stemwise.checkpoint import load_model, read_info
-    from stemwise.loading import folder_of, is_pipeline, load
+    from stemwise.loading import folder_of, is_pipeline
 
     folder = folder_of(model)
     if is_pipeline(folder):
@@ -37,10 +41,7 @@ def info(
         "name": folder.name,
         "type": about.type,
         "stems": list(about.stems) or None,
-        "rate_hz": about.rate,
-        "band_hz": about.rate // 2,
-        "window_seconds": round(about.window / about.rate, 3),
-        "channels": load(model, "cpu").channels if about.stems else 1,
+        **(_symbolic(about) if about.type in _SYMBOLIC else _audio(about, model)),
         "parameters": sum(weight.numel() for weight in load_model(folder).parameters()),
         "size_mb": round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, 1),
         **about.metadata,
@@ -52,6 +53,22 @@ def info(
     if card.is_file():
         voice.say("\n" + card.read_text(encoding="utf-8").strip())
     voice.hand_over({"format": 1, **facts})
+
+
+def _audio(about: ModelInfo, model: str) -> dict[str, Any]:
+    from stemwise.loading import load
+
+    return {
+        "rate_hz": about.rate,
+        "band_hz": about.rate // 2,
+        "window_seconds": round(about.window / about.rate, 3),
+        "channels": load(model, "cpu").channels if about.stems else 1,
+    }
+
+
+def _symbolic(about: ModelInfo) -> dict[str, Any]:
+    unit = "notes" if about.type == "notes" else f"steps, {about.rate} to a quarter note"
+    return {"window": f"{about.window} {unit}"}
 
 
 def _pipeline(model: str, as_json: bool) -> None:
