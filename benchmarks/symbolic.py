@@ -121,7 +121,7 @@ def lossless(count: int, folders: list[Path], model: str) -> None:
             if file is song:
                 write_midi(compose(TEST + 10_000 + total["songs of composer"], seconds=60.0), song)
             before = read_midi(file)
-            notes.separate(before).save(made)
+            notes.separate(before, steps=1).save(made)
             kept, found = (Counter(map(tuple, multiset(m.notes).tolist())) for m in (before, read_midi(made)))
             changed[name] += max((kept - found).total(), (found - kept).total())
             total[name] += kept.total()
