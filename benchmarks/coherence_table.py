@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=40)
     parser.add_argument("--cosine", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="12 + 6 songs of 30 s, 40 steps: half an hour of one core")
+    parser.add_argument("--quick", action="store_true", help="12 + 6 songs of 30 s, 40 steps: ten minutes of one core")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "coherence-table")
     args = parser.parse_args()
     if args.quick:
