@@ -19,9 +19,9 @@ from published_componet import control as published_control
 from published_msgld import tensor
 from stemwise import checkpoint
 from stemwise.cli import app
-from stemwise.nets.audioldm2_text import TextEncoders
 from stemwise.convert.componet import _ours, convert_componet
 from stemwise.errors import ModelError
+from stemwise.nets.audioldm2_text import TextEncoders
 from stemwise.nets.control import ControlNet
 from stemwise.systems.componet import Componet
 from stemwise.systems.componet_base import AudioLdm2

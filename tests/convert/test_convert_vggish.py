@@ -62,5 +62,5 @@ def test_not_a_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(ModelError):
             convert_vggish(file, tmp_path / "out")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ModelError, match="holds a list; give the .pth of torchvggish"):
+    with pytest.raises(ModelError, match=r"holds a list; give the \.pth of torchvggish"):
         convert_vggish(tmp_path / "list.pth", tmp_path / "out")
