@@ -1,9 +1,9 @@
 """The relations that MSDM's paper found between its samplers, in miniature on held-out synthetic songs.
 
-    python benchmarks/msdm_relations.py --songs data/valid --weak runs/msdm-band-weak/best
-    python benchmarks/msdm_relations.py --songs data/valid --curve
-    python benchmarks/msdm_relations.py --songs data/valid --stems
-    python benchmarks/msdm_relations.py --songs data/valid --generation
+    python benchmarks/msdm_relations.py --model msdm-band --weak msdm-band-weak --songs data/fresh
+    python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --curve
+    python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --stems
+    python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --generation
 
 SI-SDR improvement in dB over the mixture, one window a song, mean over the stems that sound in it (louder than -54 dBFS);
 pairs of samplers on the same windows from the same noise, differences with 95 % bootstrap intervals over songs. sub-FAD:
@@ -167,7 +167,7 @@ def relations(prior: Prior, weak: Prior | None, truth: Tensor, steps: int, least
         "projection, equal shares": improvement(
             prior, sampled, truth, Projection(gaussian_variance(1.0, 1.0, 1.0, 1.0))
         ),
-        "projection by spectra": improvement(prior, sampled, truth),
+        "projection by variances": improvement(prior, sampled, truth),
         ours: improvement(prior, own, truth),
     }
     if weak is not None:
@@ -186,8 +186,8 @@ def relations(prior: Prior, weak: Prior | None, truth: Tensor, steps: int, least
         ("Dirac + corrector", "drop guitar", "bass was chosen"),
         ("Dirac + corrector", "drop piano", "bass was chosen"),
         ("even plane", "Dirac + corrector", "not published"),
-        ("projection by spectra", "projection, equal shares", "not published"),
-        ("projection by spectra", "Dirac + corrector", "not published"),
+        ("projection by variances", "projection, equal shares", "not published"),
+        ("projection by variances", "Dirac + corrector", "not published"),
         (ours, "Dirac + corrector", "not published"),
     ]
     if weak is not None:
@@ -254,7 +254,7 @@ def generation(prior: Prior, truth: Tensor, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="msdm-band", help="a bundled model's name, or a model folder")
+    parser.add_argument("--model", default="runs/msdm-band/best", help="a model folder")
     parser.add_argument("--weak", type=Path)
     parser.add_argument("--songs", type=Path, required=True)
     parser.add_argument("--count", type=int, default=32)

@@ -101,7 +101,10 @@ def _weights(content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], None
         (_edit("type", ["toy"]), "unknown model type"),
         (_edit("rate", "fast"), r"config\.json: field missing or of the wrong kind"),
         (_edit("rate", 44100), r"config\.json: rate is 44100, expected 8000"),
-        (_edit("stems", ["drums", "bass"]), r"config\.json: stems is \('drums', 'bass'\), expected \('bass', 'drums'\)"),
+        (
+            _edit("stems", ["drums", "bass"]),
+            r"config\.json: stems is \('drums', 'bass'\), expected \('bass', 'drums'\)",
+        ),
         (_edit("config", {"wide": 3}), r"config\.json: config\.wide: unknown field.*allowed: stems"),
         (_edit("config", {"rate": "fast"}), r"config\.json: config\.rate: .*integer"),
         (_tensors(lambda t: t.pop("first.bias")), r"1 tensor.*first\.bias: missing, expected shape \(6,\)"),
@@ -156,7 +159,9 @@ def test_pickle_in_disguise_is_refused_and_never_run(folder: Path, tmp_path: Pat
 
 
 def test_only_types_in_the_table_and_finite_weights_are_stored(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"a Linear cannot be stored as a model; types that can: audioldm2, band, .*toy"):
+    with pytest.raises(
+        ModelError, match=r"a Linear cannot be stored as a model; types that can: audioldm2, band, .*toy"
+    ):
         save_model(tmp_path / "a", torch.nn.Linear(1, 1))
     module = Toy(ToyConfig())
     module.first.weight.data[0] = 1e6
