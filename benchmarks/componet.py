@@ -123,8 +123,8 @@ def main() -> None:
             found["generate: coherence"]["random"].append(together(mixed, rate))
             real_stems = {name: stems[names.index(name)][None].numpy() for name in playing}
             found["generate: coherence"]["truth"].append(together(real_stems, rate))
-        print(f"{index + 1}/{len(songs)}", flush=True)
-    report(found)
+        print(f"after {index + 1} of {len(songs)} songs", flush=True)
+        report(found)
 
 
 def together(stems: dict[str, np.ndarray], rate: int) -> float:
@@ -150,7 +150,7 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
             p = wilcoxon(own[both], values[both], alternative=better).pvalue if both.any() else float("nan")
             cells += [f"{np.nanmean(values):.3f}", f"{p:.2g}"]
         truth = f"{np.nanmean(by['truth']):.3f}" if "truth" in by else ""
-        print(f"| {' | '.join([*cells, truth, str(len(own))])} |")
+        print(f"| {' | '.join([*cells, truth, str(len(own))])} |", flush=True)
 
 
 if __name__ == "__main__":
