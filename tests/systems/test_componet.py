@@ -307,6 +307,22 @@ def test_stems_are_made_one_after_the_other() -> None:
     torch.testing.assert_close(made, again, atol=0, rtol=0)
 
 
+def test_stems_start_from_noise_of_their_own() -> None:
+    """Or what the network does not remove of it would make them coherent."""
+    system = ComponetSystem(tiny())
+    seen: list[int] = []
+    answer = system.answer
+
+    def spy(*question: object, seeds: list[int], **rest: object) -> Tensor:
+        seen.extend(seeds)
+        return answer(*question, seeds=seeds, **rest)  # type: ignore[arg-type]
+
+    object.__setattr__(system, "answer", spy)
+    for seed in (0, 1):
+        system.sample(STEMS, Context({}, {}, 1.0), seed=seed, steps=1)
+    assert len(set(seen)) == len(seen) == 8
+
+
 def test_questions_that_it_answers() -> None:
     system = ComponetSystem(tiny())
     silence = Audio.of({"x": torch.zeros(1, 8)}, 8000)

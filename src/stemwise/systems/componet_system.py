@@ -163,7 +163,8 @@ class ComponetSystem(Mono):
             mix = sum(beside.values(), torch.zeros(self.window, device=device))
             held = context.fixed.get(name)
             fixed = None if held is None else (held[0][0], held[1])
-            wave = self.answer(mix, tuple(beside), (name,), seeds=[seed], steps=steps, fixed=fixed)[0]
+            own = [seed * len(self.names) + self.names.index(name)]  # stems of one noise would resemble each other
+            wave = self.answer(mix, tuple(beside), (name,), seeds=own, steps=steps, fixed=fixed)[0]
             made[name] = wave if fixed is None else torch.where(fixed[1], fixed[0], wave)
         return torch.stack([made[name] for name in wanted])[:, None]
 
