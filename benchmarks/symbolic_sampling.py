@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stemwise.codecs.roll import ONSET, on_grid
-from stemwise.diffusion import from_alphas_cumprod, karras, last, sample, seeded
+from stemwise.diffusion import Step, dpmpp_2m, euler, from_alphas_cumprod, karras, last, sample, seeded
 from stemwise.diffusion.schedules import linear_beta
 from stemwise.loading import load_rolls
 from stemwise.metrics.rolls import consistency, label_accuracy, label_f1
@@ -46,7 +46,7 @@ def windows(prior: RollPrior, count: int, first: int) -> list[tuple[Tensor, Tens
 
 @torch.no_grad()
 def measure(
-    prior: RollPrior, sets: list[tuple[Tensor, Tensor]], sigmas: Tensor, temperature: float
+    prior: RollPrior, sets: list[tuple[Tensor, Tensor]], sigmas: Tensor, temperature: float, step: Step
 ) -> dict[str, float]:
     seconds, raw, made, truth = [], [], [], []
     for number in range(0, len(sets), BATCH):
@@ -56,7 +56,7 @@ def measure(
         source = seeded(number)
         began = time.perf_counter()
         states = sample(
-            denoiser, sigmas, lambda shape, source=source: temperature * source(shape), constraint=constraint
+            denoiser, sigmas, lambda shape, source=source: temperature * source(shape), constraint=constraint, step=step
         )
         likely = last(states).denoised
         answer = cells(likely, heard.mixture)
@@ -98,13 +98,15 @@ def main() -> None:
     prior = load_rolls(options.model, "cpu").prior
     assert isinstance(prior, RollPrior)
     sets, how = windows(prior, options.windows, options.first), prior.config.sampling
-    ladders = [karras(n, how.sigma_min, how.sigma_max, how.rho) for n in options.steps]
+    ladders: list[tuple[Tensor, Step]] = [
+        (karras(n, how.sigma_min, how.sigma_max, how.rho), dpmpp_2m) for n in options.steps
+    ]
     if not options.without_reference:
-        ladders.append(from_alphas_cumprod(linear_beta(1000), torch.arange(999, 0, -1)))
+        ladders.append((from_alphas_cumprod(linear_beta(1000), torch.arange(999, 0, -1)), euler))
     rows = []
     for temperature in options.temperatures:
-        for sigmas in ladders:
-            rows.append(measure(prior, sets, sigmas, temperature))
+        for sigmas, step in ladders:
+            rows.append(measure(prior, sets, sigmas, temperature, step))
             print(json.dumps({name: round(value, 5) for name, value in rows[-1].items()}), flush=True)
     stems = prior.config.stems
     print("all to one stem:", {name: round(trivial(sets, k), 3) for k, name in enumerate(stems)})

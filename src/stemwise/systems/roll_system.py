@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stemwise.codecs.roll import RollLayout
-from stemwise.diffusion import NoiseSource, karras, last, sample, seeded
+from stemwise.diffusion import NoiseSource, dpmpp_2m, karras, last, sample, seeded
 from stemwise.errors import Cancelled, QueryError
 from stemwise.stems import Rolls, known_names
 from stemwise.systems import mixture2music as published
@@ -203,7 +203,7 @@ def solve(prior: RollPrior, heard: Heard, steps: int, noise: NoiseSource, sigmas
     how = prior.config.sampling
     levels = karras(steps, how.sigma_min, how.sigma_max, how.rho) if sigmas is None else sigmas
     denoiser, constraint = prior.condition(heard)
-    likely = last(sample(denoiser, levels, noise, constraint=constraint)).denoised
+    likely = last(sample(denoiser, levels, noise, constraint=constraint, step=dpmpp_2m)).denoised
     made = cells(torch.where(heard.fixed(), 2 * planes(heard.values) - 1, likely), heard.mixture)
     return torch.where(heard.known[..., None], heard.values, made)
 
