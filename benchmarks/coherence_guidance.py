@@ -61,7 +61,8 @@ def main() -> None:
     where = args.data / f"generation-{args.fonts}"
     for _ in write_songs(where, range(FIRST_SEED, FIRST_SEED + args.songs), fonts=args.fonts, seconds=20):
         pass
-    variants = {"none": model} | {
+    unguided = replace(model, system=replace(model.system, guide=lambda denoiser, _, __: denoiser))  # the same sampler
+    variants = {"none": unguided} | {
         f"{through} {strength:g}": guided(model, encoder, through, strength)
         for through in args.through
         for strength in args.strengths

@@ -17,6 +17,7 @@ from stemwise.diffusion import (
     classifier_free,
     clean,
     dpmpp_2m,
+    euler,
     karras,
     last,
     sample,
@@ -149,7 +150,9 @@ class BandSystem:
             constraint = self._fixed(free, context, shape)
         noise = seeded(seed)
         sigmas = karras(steps, 0.01, 0.99 * ABSENT, 5.0)
-        x = last(sample(denoiser, sigmas, noise, step=dpmpp_2m, constraint=constraint)).x
+        # A force falls with sigma^2, so a multistep rule, which subtracts a share of the estimate before, would turn its sign.
+        step = dpmpp_2m if self.guide is None else euler
+        x = last(sample(denoiser, sigmas, noise, step=step, constraint=constraint)).x
         made = prior.decode(x)[0] * context.scale
         return made[[order.index(i) for i in range(len(order))]]
 
