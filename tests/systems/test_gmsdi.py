@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 
 import stemwise
 from stemwise import checkpoint
+from stemwise.diffusion import Denoiser
 from stemwise.errors import QueryError
 from stemwise.systems.gmsdi import Gmsdi, GmsdiConfig
 from stemwise.systems.gmsdi_system import GmsdiSystem
@@ -103,6 +104,28 @@ def test_sources_hang_together_with_their_mixture() -> None:
     assert not torch.equal(beside, louder)
     tight = system(gamma=0.01).sample(["bass", "piano"], Context({}, {}, 1.0), seed=1, steps=4)
     assert bool(tight.isfinite().all())
+
+
+def test_a_guide_bends_the_sources() -> None:
+    """Here towards what is given, with the wave of every source in hand, as `coherence.guidance` needs it."""
+    heard = 0.1 * torch.sin(torch.arange(1024) / 5.0)
+
+    def towards(denoiser: Denoiser, context: Context, waves: Callable[[torch.Tensor], torch.Tensor]) -> Denoiser:
+        def bent(x: torch.Tensor, sigma: torch.Tensor, /) -> torch.Tensor:
+            estimate = denoiser(x, sigma)
+            assert waves(estimate).shape == (1, 1, 1, 1024)
+            wanted = next(iter(context.known.values()))[0] if context.known else heard
+            return torch.cat([0.2 * estimate[:, :1] + 0.8 * wanted, estimate[:, 1:]], 1)
+
+        return bent
+
+    for known in ({}, {"drums": heard[None]}):
+        plain, guided = (
+            system(guide=guide).sample(["bass"], Context(known, {}, 1.0), seed=1, steps=8)[0, 0]
+            for guide in (None, towards)
+        )
+        near = [float(torch.nn.functional.cosine_similarity(made, heard, dim=0)) for made in (plain, guided)]
+        assert near[1] > near[0] + 0.3
 
 
 def test_known_spans_are_kept() -> None:

@@ -22,6 +22,7 @@ from stemwise.diffusion import (
     common,
     couple,
     dpmpp_2m,
+    euler,
     exact,
     karras,
     last,
@@ -166,7 +167,8 @@ class GmsdiSystem(Mono):
             part = tuple(slot for slot in range(shape[1]) if slot != sources)
             pull = SlotCoupling(part, sources, self._stable(len(part), steps), self._stable(len(part), steps))
             denoiser = couple(_beside(prior, free), pull)
-            x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=dpmpp_2m)).x
+            step = dpmpp_2m if self.guide is None else euler  # a multistep rule extrapolates the force of a guide, too
+            x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=step)).x
         return x[0, [order.index(name) for name in wanted], None]
 
     def _stable(self, part: int, steps: int) -> float:
