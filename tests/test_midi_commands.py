@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,14 @@ def test_parts_of_a_song_are_made_anew(rolls: Path, song: Path, tmp_path: Path) 
         before.notes[np.isin(before.notes["track"], [k for k, t in enumerate(before.tracks) if t[0] in kept])]
     )
     assert np.array_equal(multiset(after.notes[after.notes["track"] < len(kept)]), mine)
+
+
+@pytest.mark.parametrize("words", [["separate", "SONG"], ["generate", "--midi"], ["accompany", "SONG"]])
+def test_without_the_package_for_midi_the_remedy_is_said(
+    words: list[str], song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "symusic", None)
+    result = run(*(song if word == "SONG" else word for word in words))
+    assert result.exit_code == 3, result.output
+    assert "pip install 'stemwise[midi]'" in result.output

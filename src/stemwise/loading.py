@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stemwise.errors import ModelError, QueryError
+from stemwise.extras import needed
 from stemwise.model import Model
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:
     from stemwise.note_model import NoteModel
     from stemwise.systems.notes import NoteAssigner
 
+    needed("symusic", "midi")
     folder = folder_of(name)
     module = load_model(folder)
     if not isinstance(module, NoteAssigner):

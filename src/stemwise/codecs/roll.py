@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stemwise.errors import QueryError
+from stemwise.extras import needed
 from stemwise.stems import Rolls
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def to_score(rolls: Rolls, layout: RollLayout, how: Writing | None = None) -> sy
     Cells without an onset continue the note before them, or begin one after silence. Raises QueryError for stems that
     the layout lacks.
     """
-    import symusic
+    symusic = needed("symusic", "midi")
 
     how = how or Writing()
     score = symusic.Score(how.ticks)

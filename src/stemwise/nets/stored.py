@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stemwise.errors import ModelError
+from stemwise.extras import needed
 
 
 def of_transformers(kind: str, source: str, extra: str = "eval") -> Any:
@@ -12,12 +13,7 @@ def of_transformers(kind: str, source: str, extra: str = "eval") -> Any:
 
     `extra` is what installs transformers for the caller's purpose.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise ModelError(
-            f"this needs transformers; install it with: pip install 'stemwise[{extra}]' ({error})"
-        ) from error
+    transformers = needed("transformers", extra)
     try:
         return getattr(transformers, kind).from_pretrained(source, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:

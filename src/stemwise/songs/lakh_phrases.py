@@ -18,6 +18,7 @@ import numpy as np
 
 from stemwise.codecs.roll import PUBLISHED
 from stemwise.errors import SongError
+from stemwise.extras import needed
 from stemwise.songs.lakh import lakh
 from stemwise.songs.phrases import MANIFEST
 from stemwise.songs.scanning import MidiSong
@@ -146,7 +147,7 @@ def write_phrases(
     the others to no_melody, as published. At the end come the manifest, phrases.jsonl, one line a song, and rejected.jsonl.
     Raises SongError where there is no MIDI file or no phrase.
     """
-    import symusic
+    symusic = needed("symusic", "midi")
 
     kept: list[dict[str, Any]] = []
     left: list[dict[str, str]] = []

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stemwise.codecs.roll import LAYOUTS, GridNotes, RollLayout, on_grid
 from stemwise.errors import SongError
+from stemwise.extras import needed
 from stemwise.songs import lakh
 from stemwise.songs.scanning import MidiSong
 from stemwise.songs.splits import by_name, canonical
@@ -128,7 +129,7 @@ def _shifted(roll: np.ndarray, rows: int) -> np.ndarray:
 
 @functools.lru_cache(_KEPT)
 def _read(file: Path, layout: str) -> GridNotes:
-    import symusic
+    symusic = needed("symusic", "midi")
 
     try:
         return on_grid(symusic.Score(str(file)), LAYOUTS[layout])

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from stemwise.errors import SongError
+from stemwise.extras import needed
 from stemwise.songs import shards
 from stemwise.songs.layouts import scan_any
 from stemwise.songs.scanning import MidiSong, Problem, Scan, header
@@ -261,13 +262,10 @@ def _energy(signal: np.ndarray) -> float:
 
 
 def _unparsed(scanned: Scan) -> Iterator[Problem]:
-    """The MIDI files that cannot be parsed or hold no notes. Raises SongError where there are some and symusic is not installed."""
+    """The MIDI files that cannot be parsed or hold no notes. Raises ModelError without symusic."""
     if not scanned.midi:
         return
-    try:
-        import symusic
-    except ImportError as error:
-        raise SongError("MIDI files are read with symusic; install it with: pip install 'stemwise[midi]'") from error
+    symusic = needed("symusic", "midi")
 
     def reason(song: MidiSong) -> str | None:
         try:

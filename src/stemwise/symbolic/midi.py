@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stemwise.errors import MidiFileError
+from stemwise.extras import needed
 from stemwise.symbolic.events import Census, census, with_events
 from stemwise.symbolic.instruments import Instrument
 from stemwise.symbolic.notes import NOTE, Metre, Notes, in_order
@@ -71,7 +72,7 @@ def is_midi(file: Path | str) -> bool:
 
 def read_midi(file: Path | str) -> Music:
     """Read a MIDI file. Raises MidiFileError: not MIDI, cut short, time in film frames, or no notes."""
-    import symusic
+    symusic = needed("symusic", "midi")
 
     try:
         content = Path(file).read_bytes()
@@ -128,7 +129,7 @@ def assembled(music: Music, parts: Mapping[str, Notes], instruments: Sequence[In
     A part is named after its instrument, whose program it gets; notes that one track cannot hold go to "NAME overflow". Each
     track gets the controllers and bends of the track that most of its notes come from; lyrics go to the first track.
     """
-    import symusic
+    symusic = needed("symusic", "midi")
 
     score = symusic.Score(music.tpq)
     for kind in ("tempos", "time_signatures", "key_signatures", "markers"):
@@ -153,7 +154,7 @@ def assembled(music: Music, parts: Mapping[str, Notes], instruments: Sequence[In
 
 def symusic_notes(notes: Notes) -> Any:
     """Notes as symusic holds them."""
-    import symusic
+    symusic = needed("symusic", "midi")
 
     columns = (notes["onset"], notes["duration"], notes["pitch"], notes["velocity"])
     kinds = (np.int32, np.int32, np.int8, np.int8)
@@ -165,7 +166,7 @@ def written(score: Any, census: Census) -> bytes:
 
     Raises MidiFileError if reading it back would change a note.
     """
-    import symusic
+    symusic = needed("symusic", "midi")
 
     content: bytes = score.dumps_midi()
     before, after = multiset(notes_of(score)), multiset(notes_of(symusic.Score.from_midi(content)))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import soundfile
 
+from stemwise.errors import ModelError
+from stemwise.extras import needed
 from stemwise.songs.synthetic.compose import COMPOSER, compose
 from stemwise.songs.synthetic.fonts import fonts as installed
 from stemwise.songs.synthetic.piece import Piece
@@ -82,7 +84,7 @@ def key_shifts(seed: int, keys: int) -> list[int]:
 
 def write_midi_songs(out: str | Path, seeds: Iterable[int], *, seconds: float = 45.0) -> Iterator[Path]:
     """Compose and write one MIDI file `song-<seed>.mid` for each seed, without sound, yielding its path; finished ones
-    are skipped. About 60 ms a song of a minute. Raises ModuleNotFoundError without symusic (the `midi` extra).
+    are skipped. About 60 ms a song of a minute. Raises ModelError without symusic.
     """
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
@@ -151,8 +153,8 @@ def ticks(piece: Piece, seconds: np.ndarray) -> np.ndarray:
 
 
 def score_of(piece: Piece) -> symusic.Score:
-    """Multi-track MIDI whose track names are stem names; tempo and metre at each section."""
-    import symusic
+    """Multi-track MIDI whose track names are stem names; tempo and metre at each section. Raises ModelError without symusic."""
+    symusic = needed("symusic", "midi")
 
     score = symusic.Score(TICKS)
     for section in piece.sections:
@@ -174,5 +176,5 @@ def score_of(piece: Piece) -> symusic.Score:
 
 def write_midi(piece: Piece, path: Path) -> None:
     """Write `score_of` a piece; nothing without the `midi` extra, for the built-in synthesiser works without it."""
-    with contextlib.suppress(ModuleNotFoundError):
+    with contextlib.suppress(ModelError):
         score_of(piece).dump_midi(str(path))
