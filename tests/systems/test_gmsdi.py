@@ -106,6 +106,25 @@ def test_sources_hang_together_with_their_mixture() -> None:
     assert bool(tight.isfinite().all())
 
 
+def test_gamma_may_be_a_schedule_and_differ_for_the_mixture() -> None:
+    nothing, given = Context({}, {}, 1.0), Context({"drums": 0.1 * torch.randn(1, 1024)}, {}, 1.0)
+    for context in (nothing, given):
+        made = {
+            name: system(**gammas).sample(["bass", "piano"], context, seed=1, steps=6)
+            for name, gammas in {
+                "same": {"gamma": 2.0},
+                "schedule": {"gamma": lambda sigma: 2.0},
+                "both": {"gamma": 2.0, "gamma_mixture": 2.0},
+                "loose mixture": {"gamma": 2.0, "gamma_mixture": 50.0},
+                "late": {"gamma": lambda sigma: 2.0 if sigma < 0.1 else 50.0},
+            }.items()
+        }
+        torch.testing.assert_close(made["schedule"], made["same"], atol=0, rtol=0)
+        torch.testing.assert_close(made["both"], made["same"], atol=0, rtol=0)
+        assert not torch.allclose(made["loose mixture"], made["same"])
+        assert not torch.allclose(made["late"], made["same"])
+
+
 def test_a_guide_bends_the_sources() -> None:
     """Here towards what is given, with the wave of every source in hand, as `coherence.guidance` needs it."""
     heard = 0.1 * torch.sin(torch.arange(1024) / 5.0)

@@ -7,7 +7,7 @@ too tight; negatives are the words of the other sources.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
@@ -19,6 +19,7 @@ from stemwise.diffusion import (
     Free,
     Known,
     SlotCoupling,
+    Step,
     common,
     couple,
     dpmpp_2m,
@@ -29,6 +30,7 @@ from stemwise.diffusion import (
     sample,
     seeded,
 )
+from stemwise.diffusion.sampling import Draw, Past
 from stemwise.errors import QueryError
 from stemwise.nets.unet1d import lower
 from stemwise.systems.gmsdi import Gmsdi
@@ -38,12 +40,16 @@ from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources, described
 from stemwise.systems.system import Context, Guide, Mono
 
+Schedule = Callable[[float], float]
+"""A noise level sigma -> gamma over sigma there."""
+
 
 @dataclass(frozen=True)
 class GmsdiSystem(Mono):
     """A prior of described mixtures, asked for the `sources`.
 
-    `gamma` is the width of the coupling over sigma; small values hold sources and mixture together. `extracted` are the
+    `gamma` is the width of the coupling over sigma, in the sources' scores, `gamma_mixture` that in their mixture's (None: the
+    same); small values hold sources and mixture together. Each is a number or a schedule. `extracted` are the
     sources that are separated one against all the rest, instead of all at once: the poster's ensemble. `likelihood` instead
     of the configuration's. `guide` bends the denoiser of the sources when something is sampled, for example by
     `coherence.guidance`.
@@ -51,13 +57,14 @@ class GmsdiSystem(Mono):
 
     prior: Gmsdi
     sources: Sources
-    gamma: float = 1.0
+    gamma: float | Schedule = 1.0
+    gamma_mixture: float | Schedule | None = None
     extracted: tuple[str, ...] = ()
     likelihood: LikelihoodName | None = None
     precision: torch.dtype = torch.float32
     guide: Guide | None = None
 
-    takes: ClassVar[tuple[str, ...]] = ("stems", "negative", "guidance", "gamma", "likelihood")
+    takes: ClassVar[tuple[str, ...]] = ("stems", "negative", "guidance", "gamma", "gamma_mixture", "likelihood")
 
     @classmethod
     def of(cls, prior: Gmsdi, precision: torch.dtype = torch.float32) -> GmsdiSystem:
@@ -68,7 +75,12 @@ class GmsdiSystem(Mono):
         return cls(prior, Sources(described(words, words)), extracted=prior.config.extracted, precision=precision)
 
     def asked(
-        self, *, gamma: float | None = None, likelihood: LikelihoodName | None = None, **wishes: Any
+        self,
+        *,
+        gamma: float | Schedule | None = None,
+        gamma_mixture: float | Schedule | None = None,
+        likelihood: LikelihoodName | None = None,
+        **wishes: Any,
     ) -> GmsdiSystem:
         """For other sources (see `Sources.asked`), which are then all separated at once, or with another coupling."""
         return replace(
@@ -76,12 +88,14 @@ class GmsdiSystem(Mono):
             sources=self.sources.asked(known=self.prior.config.words, **wishes),
             extracted=() if "stems" in wishes else self.extracted,
             gamma=self.gamma if gamma is None else gamma,
+            gamma_mixture=self.gamma_mixture if gamma_mixture is None else gamma_mixture,
             likelihood=likelihood or self.likelihood,
         )
 
     def __post_init__(self) -> None:
-        if self.gamma <= 0:
-            raise QueryError(f"gamma is {self.gamma:g}; it must be above 0 (small: sources follow the mixture closely)")
+        for gamma in (self.gamma, self.gamma_mixture):
+            if isinstance(gamma, int | float) and gamma <= 0:
+                raise QueryError(f"gamma is {gamma:g}; it must be above 0 (small: sources follow the mixture closely)")
         if self.likelihood not in (None, *get_args(LikelihoodName)):
             raise QueryError(f"unknown likelihood {self.likelihood!r}; choose {', '.join(get_args(LikelihoodName))}")
         self.prior.vocabulary.check(*self.sources.every())
@@ -156,8 +170,8 @@ class GmsdiSystem(Mono):
         sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
         shape = (1, free + bool(given), self.window)
         if not given and not context.fixed:
-            pull = SlotCoupling(tuple(range(sources)), sources, self.gamma, self.gamma)
-            x = last(sample(prior, sigmas, noise, constraint=Free(shape), step=exact(pull))).x
+            step = self._exact(tuple(range(sources)), sources)
+            x = last(sample(prior, sigmas, noise, constraint=Free(shape), step=step)).x
         else:
             values, mask = torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.bool, device=device)
             for name, (signal, where) in context.fixed.items():
@@ -165,17 +179,35 @@ class GmsdiSystem(Mono):
             if given:
                 values[0, free], mask[0, free] = torch.stack(given).sum(0), True
             part = tuple(slot for slot in range(shape[1]) if slot != sources)
-            pull = SlotCoupling(part, sources, self._stable(len(part), steps), self._stable(len(part), steps))
-            denoiser = couple(_beside(prior, free), pull)
+            denoiser = self._coupled(_beside(prior, free), part, sources, self._least(len(part), steps))
             step = dpmpp_2m if self.guide is None else euler  # a multistep rule extrapolates the force of a guide, too
             x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=step)).x
         return x[0, [order.index(name) for name in wanted], None]
 
-    def _stable(self, part: int, steps: int) -> float:
-        """Gamma over sigma, no smaller than what steps of this size can follow: (1 - sigma'/sigma) rate < 1."""
+    def _pull(self, part: tuple[int, ...], mixture: int, sigma: Tensor, least: float = 0.0) -> SlotCoupling:
+        """The coupling at a noise level, of widths over sigma no smaller than `least`."""
+        mixed = self.gamma if self.gamma_mixture is None else self.gamma_mixture
+        x, y = (gamma(float(sigma.max())) if callable(gamma) else gamma for gamma in (self.gamma, mixed))
+        return SlotCoupling(part, mixture, max(x, least), max(y, least))
+
+    def _exact(self, part: tuple[int, ...], mixture: int) -> Step:
+        """`diffusion.exact`, with the widths of the level that a step begins at."""
+
+        def step(
+            denoiser: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor, draw: Draw, past: Past | None, /
+        ) -> tuple[Tensor, Tensor]:
+            return exact(self._pull(part, mixture, sigma))(denoiser, x, sigma, sigma_next, draw, past)
+
+        return step
+
+    def _coupled(self, denoiser: Denoiser, part: tuple[int, ...], mixture: int, least: float) -> Denoiser:
+        return lambda x, sigma: couple(denoiser, self._pull(part, mixture, torch.as_tensor(sigma), least))(x, sigma)
+
+    def _least(self, part: int, steps: int) -> float:
+        """The smallest gamma over sigma that steps of this size can follow: (1 - sigma'/sigma) rate < 1."""
         how = self.prior.config.generation
         ratio = 1 - (how.sigma_min / how.sigma_max) ** (1 / max(1, steps))
-        return max(self.gamma, (ratio * (part + 1)) ** 0.5)
+        return float((ratio * (part + 1)) ** 0.5)
 
 
 def _beside(denoiser: Denoiser, free: int) -> Denoiser:
