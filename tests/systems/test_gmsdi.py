@@ -16,7 +16,7 @@ from stemwise.diffusion import Denoiser
 from stemwise.errors import QueryError
 from stemwise.systems.gmsdi import Gmsdi, GmsdiConfig
 from stemwise.systems.gmsdi_system import GmsdiSystem
-from stemwise.systems.prompts import Prompt
+from stemwise.systems.prompts import Prompt, folded
 from stemwise.systems.sources import Sources, described
 from stemwise.systems.system import Context
 from tiny_gmsdi import CONFIG, NET, WORDS, prior
@@ -46,6 +46,21 @@ def test_one_batched_forward_equals_the_loop(sources: int, most: int) -> None:
         )
         expected = alone if prompt.weight == 1 else unwanted + prompt.weight * (alone - unwanted)
         torch.testing.assert_close(found[:, slot], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_split() -> None:
+    pieces = []
+
+    def evaluate(x: torch.Tensor, sigma: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        if len(x) > 2:
+            raise torch.cuda.OutOfMemoryError("too large")
+        pieces.append(len(x))
+        return x * sigma[:, None] + rows[:, None]
+
+    x = torch.randn(3, 2, 8)
+    found = folded(evaluate, [Prompt(("bass",)), Prompt(("drums",))])(x, torch.tensor(0.5))
+    torch.testing.assert_close(found, x * 0.5 + torch.tensor([0.0, 1.0])[:, None])
+    assert max(pieces) <= 2 and sum(pieces) >= 6
 
 
 def test_words_matter_and_their_order_does_not() -> None:

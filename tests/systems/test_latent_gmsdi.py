@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from stemwise.errors import ModelError, QueryError
 from stemwise.systems.latent_gmsdi import LatentGmsdi, pulled
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.system import Context
-from stemwise.systems.text_to_audio import AudioLdm2, StableAudio, text_to_audio
+from stemwise.systems.text_to_audio import AudioLdm2, MusicLdm, StableAudio, text_to_audio
 from tiny_pipeline import save_pipeline, tiny_pipeline
 from tiny_stable_audio import save_stable_audio, tiny_stable_audio
 
@@ -78,8 +79,7 @@ def test_audioldm2_is_told_and_denoises_as_its_pipeline_does(ldm: tuple[Any, Pat
     x = torch.randn(1, 8, 16, 16)
     sigma = ((1 - alphas[400]) / alphas[400]).sqrt()
     noise = pipeline.unet(
-        x / (1 + sigma**2).sqrt(), torch.tensor([400]), encoder_hidden_states=told["generated"],
-        encoder_hidden_states_1=told["words"], encoder_attention_mask_1=told["mask"], return_dict=False,
+        x / (1 + sigma**2).sqrt(), torch.tensor([400]), **told, return_dict=False,
     )[0]  # fmt: skip
     found = model.prompted([Prompt(("bass",))])(x[:, None], sigma)[:, 0]
     torch.testing.assert_close(found, x - sigma * noise, atol=1e-3, rtol=1e-3)
@@ -89,6 +89,33 @@ def test_audioldm2_is_told_and_denoises_as_its_pipeline_does(ldm: tuple[Any, Pat
     torch.testing.assert_close(
         model.decode(latent)[:, 0], pipeline.mel_spectrogram_to_waveform(expected)[:, : model.window]
     )
+
+
+@torch.no_grad()
+def test_musicldm_is_told_by_clap_alone(ldm: tuple[Any, Path], tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    for part in ("vae", "vocoder", "scheduler", "text_encoder", "tokenizer"):
+        shutil.copytree(ldm[1] / part, tmp_path / part)
+    unet = UNet2DConditionModel(
+        sample_size=32, in_channels=8, out_channels=8, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=(8, 16), class_embed_type="simple_projection", projection_class_embeddings_input_dim=12,
+        class_embeddings_concat=True,
+    ).eval()  # fmt: skip
+    unet.save_pretrained(tmp_path / "unet")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "MusicLDMPipeline"}')
+    model = text_to_audio(tmp_path)
+    assert isinstance(model, MusicLdm)
+    told = model.told(["slap bass", "drums"])
+    assert told["class_labels"].shape == (2, 12)
+    assert not torch.allclose(told["class_labels"][0], told["class_labels"][1])
+    alphas = ldm[0].scheduler.alphas_cumprod
+    x, sigma = torch.randn(1, 8, 16, 16), ((1 - alphas[300]) / alphas[300]).sqrt()
+    noise = unet(x / (1 + sigma**2).sqrt(), torch.tensor([300]), None, class_labels=told["class_labels"][:1]).sample
+    found = model.prompted([Prompt(("slap bass",))])(x[:, None], sigma)[:, 0]
+    torch.testing.assert_close(found, x - sigma * noise, atol=1e-3, rtol=1e-3)
 
 
 def test_estimates_step_towards_agreement() -> None:
@@ -150,8 +177,8 @@ def test_mistakes_are_named(stable: tuple[Any, Path], tmp_path: Path) -> None:
         stemwise.load(stable[1], likelihood="dirac")
     with pytest.raises(QueryError, match="takes no phase"):
         stemwise.load(stable[1], phase="vocoder")
-    (tmp_path / "model_index.json").write_text('{"_class_name": "MusicLDMPipeline"}')
-    with pytest.raises(ModelError, match="a MusicLDMPipeline is not known; pipelines that are: StableAudioPipeline"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(ModelError, match="a FluxPipeline is not known; pipelines that are: StableAudioPipeline"):
         text_to_audio(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableAudioPipeline"}')
     with pytest.raises(ModelError, match="no tokenizer; give the whole folder"):

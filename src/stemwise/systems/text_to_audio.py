@@ -2,7 +2,6 @@
 
 A model is a folder as a pipeline's `save_pretrained` writes it, with safetensors; nothing in it is executed, and the
 pipeline's own loop is not used. States are latents on the scale where noise of level sigma has the deviation sigma.
-MusicLDM, which diffusers keeps in its deprecated part, has AudioLDM's parts and is not read here.
 """
 
 from __future__ import annotations
@@ -128,13 +127,14 @@ class StableAudio(TextToAudio):
         return wave
 
 
-class AudioLdm2(TextToAudio):
-    """AudioLDM2 (Liu et al. 2023): mono at 16 kHz, an autoencoder of log-mels and a vocoder, a U-Net that predicts noise."""
+class MelLatents(TextToAudio):
+    """Models of mono latents at 16 kHz: an autoencoder of log-mels and a vocoder, a U-Net that predicts noise."""
+
+    unet_class = "UNet2DConditionModel"
 
     def __init__(self, folder: Path, seconds: float = 10.24) -> None:
         super().__init__()
-        self._encoders = [TextEncoders(folder)]  # in a list: not parts of the module, they stay on the CPU
-        self.unet = _part(folder, "unet", "diffusers", "AudioLDM2UNet2DConditionModel")
+        self.unet = _part(folder, "unet", "diffusers", self.unet_class)
         self.vae = _part(folder, "vae", "diffusers", "AutoencoderKL")
         self.vocoder = _part(folder, "vocoder", "transformers", "SpeechT5HifiGan")
         scheduler = _document(folder / "scheduler" / "scheduler_config.json")
@@ -143,7 +143,7 @@ class AudioLdm2(TextToAudio):
             scheduler.get("beta_schedule") != "scaled_linear"
             or scheduler.get("prediction_type", "epsilon") != "epsilon"
         ):
-            raise ModelError(f"{folder / 'scheduler'}: not AudioLDM2's: scaled_linear betas and epsilon are expected")
+            raise ModelError(f"{folder / 'scheduler'}: scaled_linear betas and epsilon are expected")
         self.alphas = scaled_linear_beta(int(steps or 1000), float(first or 0.0015), float(last or 0.0195))
         levels = ((1 - self.alphas) / self.alphas).sqrt()
         self.sigma_min, self.sigma_max = float(levels[0]), float(levels[-1])
@@ -153,25 +153,13 @@ class AudioLdm2(TextToAudio):
         self.window = round(seconds * self.rate / step) * step
         self.requires_grad_(False).eval()
 
-    def told(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """GPT-2's continuation and T5's words."""
-        states = self._encoders[0].encode(texts)
-        place = self.unet.device
-        return {name: value.to(place) for name, value in vars(states).items()}
-
     def denoise(self, x: Tensor, sigma: Tensor, told: Mapping[str, Tensor]) -> Tensor:
         """The noise, labelled by time steps of the training's schedule, between its own."""
         return FromEps(partial(self._net, told=told), interpolated(self.alphas))(x, sigma)
 
     def _net(self, x: Tensor, time: Tensor, /, told: Mapping[str, Tensor]) -> Tensor:
-        out: Tensor = self.unet(
-            x,
-            time,
-            encoder_hidden_states=told["generated"],
-            encoder_hidden_states_1=told["words"],
-            encoder_attention_mask_1=told["mask"],
-            return_dict=False,
-        )[0]
+        """`told` has the names of the U-Net's arguments."""
+        out: Tensor = self.unet(x, time, **{"encoder_hidden_states": None, **told}, return_dict=False)[0]
         return out
 
     @torch.no_grad()
@@ -187,9 +175,43 @@ class AudioLdm2(TextToAudio):
         return wave[:, None, : self.window]
 
 
-PIPELINES: dict[str, type[StableAudio] | type[AudioLdm2]] = {
+class AudioLdm2(MelLatents):
+    """AudioLDM2 (Liu et al. 2023): told by GPT-2's continuation of CLAP's sentence and by T5's words."""
+
+    unet_class = "AudioLDM2UNet2DConditionModel"
+
+    def __init__(self, folder: Path, seconds: float = 10.24) -> None:
+        super().__init__(folder, seconds)
+        self._encoders = [TextEncoders(folder)]  # in a list: not parts of the module, they stay on the CPU
+
+    def told(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """As the U-Net's two attentions hear it."""
+        states, place = self._encoders[0].encode(texts), self.unet.device
+        names = ("encoder_hidden_states", "encoder_hidden_states_1", "encoder_attention_mask_1")
+        return {name: value.to(place) for name, value in zip(names, (states.generated, states.words, states.mask))}
+
+
+class MusicLdm(MelLatents):
+    """MusicLDM (Chen et al. 2024), as long as diffusers keeps it: told by CLAP's sentence alone."""
+
+    def __init__(self, folder: Path, seconds: float = 10.24) -> None:
+        super().__init__(folder, seconds)
+        self._clap = [_part(folder, "text_encoder", "transformers", "ClapModel")]
+        self.tokenizer = _tokenizer(folder)
+
+    @torch.no_grad()
+    def told(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """CLAP's embedding of every text, which the U-Net takes for a class."""
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        said = self._clap[0].get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        said = getattr(said, "pooler_output", said)  # an output object since transformers 5
+        return {"class_labels": said.to(self.unet.device)}
+
+
+PIPELINES: dict[str, type[StableAudio] | type[MelLatents]] = {
     "StableAudioPipeline": StableAudio,
     "AudioLDM2Pipeline": AudioLdm2,
+    "MusicLDMPipeline": MusicLdm,
 }
 
 
