@@ -3,6 +3,7 @@
     python benchmarks/gmsdi.py --choose data/valid                       # which sources are better extracted one by one
     python benchmarks/gmsdi.py --songs data/held-out --others msdm-band runs/msdm-band-weak/best
     python benchmarks/gmsdi.py --songs data/held-out --generation --others msdm-band
+    python benchmarks/gmsdi.py --songs data/held-out --accompaniment --others msdm-band
     python benchmarks/gmsdi.py --cost
 
 Separation: SI-SDR improvement in dB over the mixture, one window a song, mean over the stems that sound in it, with 95 %
@@ -154,11 +155,12 @@ def generation(system: GmsdiSystem, others: Sequence[str], truth: Tensor, steps:
     for label, how in sources.items():
         cells = [room.distance(room.frames(alone(how, name)[: len(stems[name])]), stems[name]) for name in names]
         print(f"| {label} | {' | '.join(cells)} |", flush=True)
-    accompaniment(sources, truth, room, real, steps)
 
 
-def accompaniment(systems: dict[str, System], truth: Tensor, room: Room, real: list[np.ndarray], steps: int) -> None:
+def accompaniment(systems: dict[str, System], truth: Tensor, steps: int) -> None:
     """Bass and drums are given; the rest is made, is another song's, or is the song's own."""
+    room = Room(next(iter(systems.values())).rate)
+    real = room.frames(list(truth.sum(1)))
     names = next(iter(systems.values())).names
     given = [k for k, name in enumerate(names) if name in ("bass", "drums")]
     rest = [k for k in range(len(names)) if k not in given]
@@ -166,8 +168,10 @@ def accompaniment(systems: dict[str, System], truth: Tensor, room: Room, real: l
     def made_by(how: System) -> Tensor:
         made = []
         for i, one in enumerate(truth):
-            known = {names[k]: one[k, None] for k in given}
-            made.append(how.sample([names[k] for k in rest], Context(known, {}, 1.0), seed=i, steps=steps).sum(0)[0])
+            surplus = how.window - one.shape[-1]
+            known = {names[k]: torch.nn.functional.pad(one[k, None], (0, surplus)) for k in given}
+            signals = how.sample([names[k] for k in rest], Context(known, {}, 1.0), seed=i, steps=steps)
+            made.append(signals.sum(0)[0, : one.shape[-1]])
         return torch.stack(made)
 
     heard, own = truth[:, given].sum(1), truth[:, rest].sum(1)
@@ -221,6 +225,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--gibbs", type=int, default=8, help="steps of the Gibbs sampling, 512 on the poster")
     parser.add_argument("--generation", action="store_true")
+    parser.add_argument("--accompaniment", action="store_true")
     parser.add_argument("--cost", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -233,6 +238,9 @@ def main() -> None:
         choose(system, truth)
     elif args.generation:
         generation(system, args.others, truth, args.steps)
+    elif args.accompaniment:
+        others = {other: stemwise.load(other, "cpu").system for other in args.others}
+        accompaniment({"GMSDI": system, **others}, truth, args.steps)
     else:
         separation(system, args.others, truth, args.gibbs)
     return None
