@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -44,13 +44,6 @@ class Mixtures(torch.utils.data.Dataset[dict[str, Tensor]]):
             if loud(mixture, self.options.floor_db).all() and told.sum() >= self.options.min_active:
                 break
         return {"mixture": torch.from_numpy(mixture[0]), "told": torch.from_numpy(told)}
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """The stream from item 0 on; it has no end."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
 
     def _draw(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A window (1, channel, frames), and which words are true of it."""
