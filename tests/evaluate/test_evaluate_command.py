@@ -116,10 +116,35 @@ def test_every_study_in_the_recipes_can_be_read() -> None:
     files = sorted((ROOT / "recipes").glob("evaluate-*.yaml"))
     assert files
     for file in files:
-        document, quick = read_study(file)
-        for asked in (study(document, str(file)), study(document | quick, str(file))):
+        for document in (*read_study(file).values(), *read_study(file, quick=True).values()):
+            asked = study(document, str(file))
             labels = {section.name or section.system for section in asked.systems}
             assert {side for relation in asked.relations for side in (relation.better, relation.worse)} <= labels
+
+
+def test_a_study_may_hold_several_tables(songs: Path, tmp_path: Path) -> None:
+    common = (
+        f"name: mine\nsongs: {{path: {songs}}}\nsystems: [{{system: ground-truth}}]\nprotocol: {{metrics: [sdr]}}\n"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        common + "tables:\n  apart: {systems: [{system: mixture-over-k}]}\n"
+        "  beside: {protocol: {task: accompany, metrics: [coherence]}}\n"
+        "quick: {tables: {apart: {protocol: {metrics: [log-mel-l1]}}}}\n"
+    )
+    done = run("evaluate", "--protocol", "mine.yaml", "-o", "out", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [*found["tables"]] == ["apart", "beside"] and found["exit_code"] == 0
+    assert "mixture-over-k" in (tmp_path / "out/apart/report.md").read_text()
+    assert "coherence" in (tmp_path / "out/beside/report.md").read_text()
+    quick = run("evaluate", "--protocol", "mine.yaml", "--quick", "-o", "quick")
+    assert quick.exit_code == 0 and "log-mel-l1" in quick.stdout and not (tmp_path / "quick/beside").exists()
+    (tmp_path / "wrong.yaml").write_text(common + "tables: {apart: {sistems: []}}\n")
+    wrong = run("evaluate", "--protocol", "wrong.yaml")
+    assert wrong.exit_code == 2 and "tables.apart holds sections that replace others: format, name" in wrong.output
+    (tmp_path / "wrong.yaml").write_text(common + "tables: {apart: {protocol: {metrics: [loudness]}}}\n")
+    wrong = run("evaluate", "--protocol", "wrong.yaml")
+    assert wrong.exit_code == 2 and "table apart" in wrong.output and "loudness" in wrong.output
 
 
 def test_a_study_prints_which_relations_hold(songs: Path, tmp_path: Path) -> None:

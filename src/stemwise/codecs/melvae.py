@@ -20,6 +20,8 @@ from stemwise.errors import ModelError
 
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
 """Windows of the vocoder's spectral loss: FFT, hop and window length in samples (Yamamoto et al. 2020, table 1)."""
+SEGMENT = 8192
+"""The vocoder learns from a span of each example, that many samples or a little more (Kong et al. 2020, section 3)."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ class MelVae(nn.Module):
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Both networks' losses for stems (B, stem, channel, time): every stem and the mixture are examples, in mono.
 
-        Autoencoder: mean absolute error of the log-mel and `kl` times the divergence. Vocoder, from the true log-mel:
-        spectral convergence and log magnitudes at three resolutions (Yamamoto et al. 2020) and the log-mel again.
+        Autoencoder: mean absolute error of the log-mel and `kl` times the divergence. Vocoder, from a span of the true
+        log-mel: spectral convergence and log magnitudes at three resolutions (Yamamoto et al. 2020) and the log-mel again.
         """
         stems = batch.mean(2)
         waves = torch.cat([stems, stems.sum(1, keepdim=True)], 1).flatten(0, 1)
@@ -133,11 +135,18 @@ class MelVae(nn.Module):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         error = (self.levels(mean + deviation * noise) - levels).abs().mean()
         divergence = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean()
-        made = self.vocode(levels)
-        spectral = torch.stack([_spectral(made, waves, *resolution) for resolution in RESOLUTIONS]).mean()
-        heard = (self.config.mel.log(made) - levels).abs().mean()
+        real, made = self._revoiced(waves, levels, generator)
+        spectral = torch.stack([_spectral(made, real, *resolution) for resolution in RESOLUTIONS]).mean()
+        heard = (self.config.mel.log(made) - self.config.mel.log(real)).abs().mean()
         total = error + self.config.kl * divergence + spectral + heard
         return {"loss": total, "error": error, "divergence": divergence, "spectral": spectral, "heard": heard}
+
+    def _revoiced(self, waves: Tensor, levels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A drawn span of the waves and what the vocoder makes of its log-mel."""
+        hop, frames = self.config.mel.hop, levels.shape[-2]
+        span = min(-(-SEGMENT // hop), frames)
+        start = int(torch.randint(frames - span + 1, (), generator=generator, device=generator.device))
+        return waves[:, start * hop : (start + span) * hop], self.vocode(levels[:, start : start + span])
 
 
 def _spectral(made: Tensor, real: Tensor, fft: int, hop: int, length: int) -> Tensor:

@@ -106,20 +106,25 @@ def evaluate(
     chosen = {"task": task, "metrics": o.names(metrics), "stems": o.names(stems), "given": _given(given), "seed": seed}
     cut = {"seconds": chunk, "per_song": per_song}
     how = {"steps": steps, "evaluations": evaluations, "candidates": candidates, "rank": rank}
-    asked = _study(systems or [], songs, protocol, quick, _set(chosen), _set(cut), _set(how))
-    note = _note(log)
+    studies = _studies(systems or [], songs, protocol, quick, _set(chosen), _set(cut), _set(how))
     folders = _weights(weights or [])
-    asked, lacking = with_optional(asked, folders, device)
-    for name, reason in lacking.items():
-        complain(f"{name} is left out: {reason}")
-    found = material(asked.songs, out / "synthetic-songs", note)
-    _tell_unreadable(found)
-    entrants = [entrant(section, found.songs, asked.protocol, device) for section in asked.systems]
-    runs = run_evaluation(
-        entrants, found.songs, asked.protocol, out, shard=part, unreadable=found.unreadable,
-        weights=folders, device=device, notice=_Teller(voice),
-    )  # fmt: skip
-    raise typer.Exit(_conclude(voice, asked, runs, out, plots, sharded=shard is not None))
+    documents, codes = {}, []
+    for name, study in studies.items():
+        asked, lacking = with_optional(study, folders, device)
+        for metric, reason in lacking.items():
+            complain(f"{metric} is left out: {reason}")
+        found = material(asked.songs, out / "synthetic-songs", _note(log))
+        _tell_unreadable(found)
+        entrants = [entrant(section, found.songs, asked.protocol, device) for section in asked.systems]
+        runs = run_evaluation(
+            entrants, found.songs, asked.protocol, out / name, shard=part, unreadable=found.unreadable,
+            weights=folders, device=device, notice=_Teller(voice),
+        )  # fmt: skip
+        code, documents[name] = _conclude(voice, asked, runs, out / name, plots, sharded=shard is not None)
+        codes.append(code)
+    worst = max(codes)
+    voice.hand_over({**documents.get("", {"tables": documents}), "exit_code": int(worst)})
+    raise typer.Exit(worst)
 
 
 def compare(
@@ -137,54 +142,53 @@ def compare(
     voice.hand_over(plain_comparison(compared))
 
 
-def _study(
+def _studies(
     systems: list[str], songs: Path | None, protocol: str | None, quick: bool, chosen: dict[str, Any],
     cut: dict[str, Any], how: dict[str, Any],
-) -> Study:  # fmt: skip
-    """The study that file and options make together. Raises RecipeError or QueryError."""
+) -> dict[str, Study]:  # fmt: skip
+    """The studies that file and options make together, by table. Raises RecipeError or QueryError."""
     from stemwise.evaluate.study import study
 
-    document = _document(protocol, quick)
-    asked = {**document.get("protocol", {}), **chosen}
-    if cut:
-        if "seconds" not in cut:
-            raise QueryError("--per-song needs --chunk SECONDS")
-        asked["chunks"] = cut
-    if asked.get("task") in ("accompany", "generate"):
-        asked.setdefault("metrics", ["coherence"])
-    document["protocol"] = asked
-    if songs is not None:
-        document["songs"] = {"path": str(songs)}
-    if systems:
-        document["systems"] = [{"system": name} for name in systems]
-        document["relations"] = []
-    document["systems"] = [{**section, **how} for section in document.get("systems", [])]
-    if not document["systems"]:
-        raise QueryError("nothing to evaluate: name a system, such as band, ground-truth or a folder of outputs")
-    if "songs" not in document:
-        raise QueryError("no songs to evaluate on: give --songs with a folder of songs, each with stems")
-    return study(document, protocol or "the options")
+    if cut and "seconds" not in cut:
+        raise QueryError("--per-song needs --chunk SECONDS")
+    studies = {}
+    for table, document in _documents(protocol, quick).items():
+        asked = {**document.get("protocol", {}), **chosen} | ({"chunks": cut} if cut else {})
+        if asked.get("task") in ("accompany", "generate"):
+            asked.setdefault("metrics", ["coherence"])
+        document["protocol"] = asked
+        if songs is not None:
+            document["songs"] = {"path": str(songs)}
+        if systems:
+            document["systems"] = [{"system": name} for name in systems]
+            document["relations"] = []
+        document["systems"] = [{**section, **how} for section in document.get("systems", [])]
+        if not document["systems"]:
+            raise QueryError("nothing to evaluate: name a system, such as band, ground-truth or a folder of outputs")
+        if "songs" not in document:
+            raise QueryError("no songs to evaluate on: give --songs with a folder of songs, each with stems")
+        studies[table] = study(document, f"{protocol or 'the options'}{f', table {table}' if table else ''}")
+    return studies
 
 
-def _document(protocol: str | None, quick: bool) -> dict[str, Any]:
-    """The plain values that a protocol's name or a study's file stands for."""
+def _documents(protocol: str | None, quick: bool) -> dict[str, dict[str, Any]]:
+    """The plain values that a protocol's name or a study's file stands for, by table."""
     from stemwise.evaluate import PROTOCOLS
     from stemwise.evaluate.study import read_study
 
     if protocol is not None and Path(protocol).suffix.lower() in (".yaml", ".yml"):
-        document, replaced = read_study(Path(protocol))
-        if quick and not replaced:
-            raise QueryError(f"{protocol} has no section `quick`")
-        return document | (replaced if quick else {})
+        return read_study(Path(protocol), quick)
     if quick:
         raise QueryError("--quick needs a study's file (--protocol FILE.yaml)")
     if protocol is not None and protocol not in PROTOCOLS:
         raise QueryError(f"no protocol named {protocol!r}; there are: {', '.join(PROTOCOLS)}; or give a YAML file")
-    return {"name": protocol or "evaluation", "protocol": dict(PROTOCOLS[protocol]) if protocol else {}}
+    return {"": {"name": protocol or "evaluation", "protocol": dict(PROTOCOLS[protocol]) if protocol else {}}}
 
 
-def _conclude(voice: Voice, asked: Study, runs: list[Results], out: Path, plots: bool, sharded: bool) -> Code:
-    """Write the report when every song is done (or has failed), and say how it went."""
+def _conclude(
+    voice: Voice, asked: Study, runs: list[Results], out: Path, plots: bool, sharded: bool
+) -> tuple[Code, dict[str, Any]]:
+    """Write the report when every song is done (or has failed), and say how it went; the report for scripts."""
     from stemwise.evaluate.relations import check_relations
     from stemwise.evaluate.report import document, others, tables_of, write_report
 
@@ -195,7 +199,7 @@ def _conclude(voice: Voice, asked: Study, runs: list[Results], out: Path, plots:
             f"this shard is done; {len(waiting)} song(s) are the other shards'. When all are done, with their folders in "
             "one place, run the same command without --shard: it writes the report"
         )
-        return Code.FAILED if failed else Code.OK
+        return Code.FAILED if failed else Code.OK, {}
     every = [*runs, *others(out, runs)]
     findings = check_relations(asked.relations, every) if all(run.finished() for run in every) else []
     tables = tables_of(every)
@@ -208,9 +212,7 @@ def _conclude(voice: Voice, asked: Study, runs: list[Results], out: Path, plots:
         voice.say(f"plots: {', '.join(str(file) for file in plot(out / 'plots', asked.protocol.metrics, tables))}")
     if failed:
         complain(f"{len(failed)} song(s) are not in these figures; {out / 'report.md'} names each and says why")
-    code = Code.FAILED if failed else Code.OK
-    voice.hand_over({**document(every, tables, findings), "exit_code": int(code)})
-    return code
+    return Code.FAILED if failed else Code.OK, document(every, tables, findings)
 
 
 class _Teller:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +42,7 @@ class SongsSection(Section):
 
 
 class Study(Section):
-    """What is evaluated, on what and how; a file may also hold `quick`, sections that replace others for a quick look.
+    """What is evaluated, on what and how; a file may also hold `quick` and `tables`, see `read_study`.
 
     `optional`: metrics on embeddings that are measured where the embedding's weights are at hand.
     """
@@ -79,13 +79,32 @@ class Material:
     unreadable: Mapping[str, str]
 
 
-def read_study(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A study file as plain values: the whole, and the sections that replace it for a quick look. Raises RecipeError."""
+def read_study(path: Path, quick: bool = False) -> dict[str, dict[str, Any]]:
+    """The tables of a study file by name, each the plain values of a study; "" is the one of a file without `tables`.
+
+    `quick` and then each of `tables` are sections that replace others. Raises RecipeError.
+    """
     document = read_document(path, Study)
-    quick = document.pop("quick", {})
-    if not isinstance(quick, dict) or set(quick) - {*Study.model_fields}:
-        raise RecipeError(f"{path}: quick holds sections that replace others: {', '.join(Study.model_fields)}")
-    return document, quick
+    replaced, tables = (document.pop(name, None) for name in ("quick", "tables"))
+    if quick and replaced is None:
+        raise RecipeError(f"{path} has no section `quick`")
+    if quick:
+        document |= _sections(replaced, f"{path}: quick", (*Study.model_fields, "tables"))
+        tables = document.pop("tables", tables)
+    if tables is None:
+        return {"": document}
+    if not isinstance(tables, dict) or not tables or any("/" in str(name) for name in tables):
+        raise RecipeError(f"{path}: tables holds sections by the name of their table, which is a folder's name")
+    return {
+        str(name): document | _sections(section, f"{path}: tables.{name}", Study.model_fields)
+        for name, section in tables.items()
+    }
+
+
+def _sections(found: Any, where: str, allowed: Iterable[str]) -> dict[str, Any]:
+    if not isinstance(found, dict) or set(found) - {*allowed}:
+        raise RecipeError(f"{where} holds sections that replace others: {', '.join(allowed)}")
+    return found
 
 
 def study(document: dict[str, Any], source: str) -> Study:

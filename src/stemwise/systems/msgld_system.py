@@ -66,22 +66,31 @@ class MsgldSystem(Mono):
 
         Of any length: the window is padded with silence to whole latents. Every item starts from the same noise.
         """
+        config, time = self.prior.config, wave.shape[-1]
+        padded = F.pad(wave[:, 0], (0, -time % (config.codec.stride * config.net.multiple)))
+        stems = self.waves(self.spectrograms(padded, evaluations), padded)[..., :time]
+        lacking = wave[:, 0] - stems.sum(1)
+        if self.sums:
+            stems = stems + lacking[:, None] / len(self.names)  # rounding
+        return stems[:, :, None], lacking[:, None]
+
+    @torch.no_grad()
+    def spectrograms(self, mix: Tensor, evaluations: int) -> Tensor:
+        """Log-mels (B, stem, frame, band) of the stems of mixtures (B, time), a whole number of latents long."""
         prior, how = self.prior, self.prior.config.sampling
-        mix, time = wave[:, 0], wave.shape[-1]
-        padded = F.pad(mix, (0, -time % (prior.config.codec.stride * prior.config.net.multiple)))
-        heard = prior.encode(padded)
-        free = Free((len(wave), len(self.names), *heard.shape[1:]))
-        steps = max(1, evaluations // cost(how.rule))
-        noise = common(seeded(0, wave.device))
-        levels = prior.levels(self._sample(prior.denoiser(heard, how.guidance), free, steps, noise))
+        heard = prior.encode(mix)
+        free = Free((len(mix), len(self.names), *heard.shape[1:]))
+        steps, noise = max(1, evaluations // cost(how.rule)), common(seeded(0, mix.device))
+        return prior.levels(self._sample(prior.denoiser(heard, how.guidance), free, steps, noise))
+
+    @torch.no_grad()
+    def waves(self, levels: Tensor, mix: Tensor) -> Tensor:
+        """Stems (B, stem, time) of log-mels and the mixtures (B, time) they are of, as `phase` says."""
         if self.phase == "vocoder":
-            stems = prior.codec.vocode(levels)[..., :time]
-            return stems[:, :, None], wave - stems.sum(1, keepdim=True)
-        mel = prior.config.codec.mel
-        spectrum = mel.transform(padded)[:, None]
-        stems = mel.inverse(spectrum * mel.shares(levels, spectrum.shape[-1]), padded.shape[-1])[..., :time]
-        lacking = wave - stems.sum(1, keepdim=True)  # rounding
-        return (stems + lacking / len(self.names))[:, :, None], lacking
+            return self.prior.codec.vocode(levels)
+        mel = self.prior.config.codec.mel
+        spectrum = mel.transform(mix)[:, None]
+        return mel.inverse(spectrum * mel.shares(levels, spectrum.shape[-1]), mix.shape[-1])
 
     @torch.no_grad()
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
