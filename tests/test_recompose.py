@@ -48,6 +48,19 @@ def test_new_mixes_have_the_shape_of_what_was_heard(
     assert torch.equal(made.data, again.data) and not torch.equal(made.data, other.data)
 
 
+def test_candidates_of_one_batch_are_those_of_their_seeds(folder: Path, song: np.ndarray) -> None:
+    """Over several windows, each continuing its own."""
+    model = stemwise.load(folder)
+    long = np.tile(song, 3)
+    made = stemwise.recompose(model, long, ("bass",), ("drums",), rate=RATE, seed=(5, 6), steps=2)
+    assert made.data.shape == (2, 1, *long.shape)
+    for candidate, seed in zip(made.data, (5, 6)):
+        alone = stemwise.recompose(model, long, ("bass",), ("drums",), rate=RATE, seed=seed, steps=2).data[0]
+        assert float((candidate - alone).abs().max() / alone.abs().max()) < 1e-2
+    with pytest.raises(QueryError, match="one for each candidate"):
+        stemwise.recompose(model, song, ("bass",), ("drums",), rate=RATE, seed=())
+
+
 def test_parts_of_what_was_heard_sum_to_it(folder: Path, song: np.ndarray) -> None:
     """In stereo: two wanted stems in one pass, and the other two."""
     model = stemwise.load(folder)
@@ -71,8 +84,8 @@ def test_windows_continue_each_other(folder: Path) -> None:
         if calls:
             signal, where = fixed  # type: ignore[misc]
             count = int(where.sum())
-            assert count and torch.equal(signal[:count], calls[-1][-count:])
-            made = torch.where(where, signal, made[0])[None]
+            assert count and torch.equal(signal[0, :count], calls[-1][-count:])
+            made = torch.where(where, signal, made)
         else:
             assert fixed is None
         calls.append(made[0])
@@ -92,6 +105,11 @@ def test_on_the_command_line(folder: Path, song: np.ndarray, tmp_path: Path) -> 
     made = tmp_path / "out" / "componet" / "mix-bass-drums-to-bass-guitar"
     manifest = json.loads((made / "manifest.json").read_text())
     assert manifest["parameters"]["wanted"] == ["bass", "guitar"] and (made / "bass+guitar.wav").is_file()
+    deaf = CliRunner().invoke(app, [*words, "--strength", "0", "-o", str(tmp_path / "deaf")])
+    assert deaf.exit_code == 0, deaf.output
+    unheard = tmp_path / "deaf" / "componet" / made.name
+    assert json.loads((unheard / "manifest.json").read_text())["parameters"]["strength"] == 0
+    assert (unheard / "bass+guitar.wav").read_bytes() != (made / "bass+guitar.wav").read_bytes()
     refused = CliRunner().invoke(app, [*words, "--remove", "bass"])
     assert refused.exit_code == 2 and "go together" in refused.output
 

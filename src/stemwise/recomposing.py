@@ -25,7 +25,7 @@ def recompose(
     *,
     rate: int | None = None,
     seconds: float | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     steps: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Audio:
@@ -33,8 +33,9 @@ def recompose(
 
     `source` has the rate, channels and length of the answer; with nothing heard it is None, `seconds` are the length, and
     the rate is the model's. Wanted stems among the heard are taken out of the source, channel by channel, and sum to it
-    with the others; any other answer is new and mono, each window continuing the one before. `steps` is the model's own
-    unless given. Raises QueryError for models that hear stems one by one.
+    with the others; any other answer is new and mono, each window continuing the one before. Several seeds make as many
+    candidates in one batch, the first axis of `data`. `steps` is the model's own unless given. Raises QueryError for models
+    that hear stems one by one.
     """
     system = model.system
     if not isinstance(system, ComponetSystem):
@@ -46,20 +47,27 @@ def recompose(
         raise QueryError("nothing is wanted; name at least one stem")
     if bool(before) != (source is not None) or (source is None and not (seconds and seconds > 0)):
         raise QueryError("give a source and the stems that are heard in it, or neither and seconds, to generate")
-    run = Run(seed, steps or system.how.steps, progress)
+    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+    if not seeds:
+        raise QueryError("no seed is given; give one for each candidate")
+    run = Run(seeds[0], steps or system.how.steps, progress)
     name = "+".join(after)
     if source is None:
         frames = round(float(seconds or 0) * model.rate)
-        return Audio.of({name: _continued(system, torch.zeros(1, frames), before, after, run)[0]}, model.rate)
+        return Audio(
+            (name,), _continued(system, torch.zeros(1, frames), before, after, run, seeds)[:, None], model.rate
+        )
     signal, rate = read_signal(source, rate)
     if task(frozenset(before), frozenset(after)) == "separate":
         return Audio.of({name: torch.from_numpy(_split(model, system, signal, rate, before, after, run))}, rate)
-    made = _continued(system, channels_at(signal, rate, model.rate, 1), before, after, run)
-    return Audio.of({name: stereo_back(made, model.rate, rate, signal.shape[1], signal.shape[0])[0]}, rate)
+    made = _continued(system, channels_at(signal, rate, model.rate, 1), before, after, run, seeds)
+    return Audio((name,), stereo_back(made, model.rate, rate, signal.shape[1], signal.shape[0])[:, None], rate)
 
 
-def _continued(system: ComponetSystem, mix: Tensor, heard: Sequence[str], wanted: Sequence[str], run: Run) -> Tensor:
-    """(1, 1, time) for a mix (1, time) at the model's rate."""
+def _continued(
+    system: ComponetSystem, mix: Tensor, heard: Sequence[str], wanted: Sequence[str], run: Run, seeds: Sequence[int]
+) -> Tensor:
+    """(seed, 1, time) for a mix (1, time) at the model's rate."""
     overlap = system.window // 3
     overlap -= overlap % system.prior.config.base.codec.stride
     total, device = mix.shape[-1], next(system.prior.parameters()).device
@@ -69,10 +77,10 @@ def _continued(system: ComponetSystem, mix: Tensor, heard: Sequence[str], wanted
         fixed = None
         if known is not None:
             where = torch.arange(system.window) < overlap
-            fixed = (cut(known[0, 0], 0, system.window).to(device), where.to(device))
+            fixed = (cut(known[:, 0], 0, system.window).to(device), where.to(device))
         window = cut(mix[0], start, system.window).to(device)
-        seeds = [run.seed * 1_000_003 + index]
-        made = system.answer(window, heard, wanted, seeds=seeds, steps=run.steps, fixed=fixed)
+        each = [seed * 1_000_003 + index for seed in seeds]
+        made = system.answer(window, heard, wanted, seeds=each, steps=run.steps, fixed=fixed)
         run.tell(min(total, start + system.window) / system.rate, total / system.rate)
         return made[:, None].cpu()
 

@@ -33,6 +33,13 @@ def edit(
             show_default=False,
         ),
     ] = None,
+    guidance: o.Guidance = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength", help="How much a CompoNet listens to what is heard; 0: not at all.", show_default=False
+        ),
+    ] = None,
     seed: o.Seed = 0,
     model: o.ModelName = "band",
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/SONG-EDIT.")] = o.EDITED,
@@ -77,13 +84,14 @@ def edit(
         raise QueryError("--heard and --wanted go together, without --remove, --extract, --replace and --span")
     if not verbs and seconds is None and not any(sides):
         raise QueryError("nothing to edit; give --remove, --extract or --replace with stems, or --span START:END")
-    loaded = load(model, device)
+    wishes = o.wishes(guidance=guidance, strength=strength)
+    loaded = load(model, device, **wishes)
     spent = evaluations or loaded.evaluations
     for names in (*asked.values(), *sides):
         known_names(names, loaded.stems, f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
     parameters: dict[str, Any] = {verb: list(names) for verb, names in asked.items() if names}
-    parameters |= {"span": list(seconds) if seconds else None, "steps": steps, "evaluations": spent}
+    parameters |= {"span": list(seconds) if seconds else None, "steps": steps, "evaluations": spent, **wishes}
     parameters |= {"heard": list(sides[0]), "wanted": list(sides[1])} if any(sides) else {}
     label = f"{'-'.join(sides[0])}-to-{'-'.join(sides[1])}" if any(sides) else _label(asked, seconds)
 

@@ -85,10 +85,12 @@ def wishes(
     guidance: float | None = None,
     gamma: float | None = None,
     phase: str | None = None,
+    strength: float | None = None,
 ) -> dict[str, Any]:
     """What a model is asked to be, as `load` takes it and as a manifest holds it; what was not asked for is not there."""
     words = list(names(negative)) if negative is not None else None
     asked = {"stems": stems or None, "negative": words, "guidance": guidance, "gamma": gamma, "phase": phase}
+    asked["strength"] = strength
     return {wish: value for wish, value in asked.items() if value is not None}
 
 

@@ -128,7 +128,7 @@ class ComponetSystem(Mono):
         """Mixes (seed, time) of the wanted stems, given a mix (time,) of the heard ones: one candidate for each seed.
 
         Nothing heard: generate; nothing in common: accompany; wanted among heard: extract, remove; heard among wanted:
-        add; else replace. `fixed` is a signal (time,) of the answer and where (time,) it is known. `mix` is a whole
+        add; else replace. `fixed` is a signal (time,) or (seed, time) of the answer and where (time,) it is known. `mix` is a whole
         number of latents long; with nothing heard it should be silence. Raises QueryError for unknown stems.
         """
         if not wanted:
@@ -141,7 +141,7 @@ class ComponetSystem(Mono):
         constraint: Constraint = Free(shape)
         if fixed is not None:
             whole = fixed[1].unflatten(0, (-1, self.prior.config.base.codec.stride)).all(1)
-            known = base.encode((fixed[0] * fixed[1])[None]).expand(shape)
+            known = base.encode((fixed[0] * fixed[1]).reshape(-1, fixed[1].shape[-1])).expand(shape)
             constraint = Known(known, whole[None, None, :, None].expand(shape))
         before, after = (self._mask([side]).expand(count, -1) for side in (heard, wanted))
         noise = candidates(seeds, mix.device)
