@@ -18,12 +18,16 @@ FLOOR = 1e-5
 
 @dataclass(frozen=True)
 class Mel:
-    """A spectrogram: rate in Hz, window and hop in samples, bands from 0 Hz to half the rate. The published values."""
+    """A spectrogram: rate in Hz, window and hop in samples, bands from 0 Hz to half the rate. The published values.
+
+    ``floor``: smaller magnitudes are not told apart; below 1e-3 there is little but noise, which a small model need not learn.
+    """
 
     rate: int = 16_000
     fft: int = 1024
     hop: int = 160
     bands: int = 64
+    floor: float = FLOOR
 
     def __post_init__(self) -> None:
         if min(self.rate, self.fft, self.hop, self.bands) < 1 or self.hop > self.fft // 2:
@@ -32,13 +36,16 @@ class Mel:
                 "most half of fft, so that windows overlap"
             )
 
+        if self.floor <= 0:
+            raise ValueError(f"floor ({self.floor}) must be positive: it has a logarithm")
+
     def log(self, audio: Tensor) -> Tensor:
-        """(..., time) -> (..., time // hop, bands), at least ln 1e-5; the surplus last frame is dropped.
+        """(..., time) -> (..., time // hop, bands), at least ln floor; the surplus last frame is dropped.
 
         Time must exceed half a window.
         """
         magnitudes = self.transform(audio).abs()[..., : audio.shape[-1] // self.hop]
-        return (self.bank(magnitudes) @ magnitudes).clamp_min(FLOOR).log().transpose(-1, -2)
+        return (self.bank(magnitudes) @ magnitudes).clamp_min(self.floor).log().transpose(-1, -2)
 
     def transform(self, audio: Tensor) -> Tensor:
         """(..., time) -> complex (..., fft // 2 + 1, 1 + time // hop)."""

@@ -29,7 +29,8 @@ class MelVaeConfig:
     """Shapes of spectrogram, autoencoder and vocoder; the defaults are the published ones (55 + 55 million parameters).
 
     ``window`` in samples; ``widths`` of the autoencoder's levels, each of half the resolution of the one before;
-    ``vocoder_rates`` multiply to the hop. ``kl`` is the weight of the divergence from N(0, 1), per latent value.
+    ``vocoder_rates`` multiply to the hop. ``kl`` is the weight of the divergence from N(0, 1), per latent value. Networks see
+    log-mels minus ``centre``, over ``spread``; the published ones see them as they are, smaller ones learn sooner otherwise.
     """
 
     mel: Mel = field(default_factory=Mel)
@@ -43,6 +44,8 @@ class MelVaeConfig:
     vocoder_rates: tuple[int, ...] = (5, 4, 2, 2, 2)
     vocoder_kernels: tuple[int, ...] = (16, 16, 8, 4, 4)
     kl: float = 1e-2
+    centre: float = 0.0
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
         if prod(self.vocoder_rates) != self.mel.hop or len(self.vocoder_kernels) != len(self.vocoder_rates):
@@ -98,7 +101,7 @@ class MelVae(nn.Module):
 
     def posterior(self, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents (..., channel, time', mel') of log-mels (..., frame, band)."""
-        flat = levels.reshape(-1, 1, *levels.shape[-2:])
+        flat = self._seen(levels).reshape(-1, 1, *levels.shape[-2:])
         posterior = self.vae.encode(flat).latent_dist
         front = levels.shape[:-2]
         return tuple(z.reshape(*front, *z.shape[1:]) for z in (posterior.mean, posterior.std))
@@ -106,12 +109,12 @@ class MelVae(nn.Module):
     def levels(self, latent: Tensor) -> Tensor:
         """Log-mels (..., frame, band) of latents (..., channel, time', mel')."""
         flat = latent.reshape(-1, *latent.shape[-3:])
-        levels: Tensor = self.vae.decode(flat).sample[:, 0]
+        levels: Tensor = self.vae.decode(flat).sample[:, 0] * self.config.spread + self.config.centre
         return levels.reshape(*latent.shape[:-3], *levels.shape[1:])
 
     def vocode(self, levels: Tensor) -> Tensor:
         """Waves (..., frame * hop) of log-mels (..., frame, band). The vocoder makes a little more, which is cut off."""
-        flat = levels.reshape(-1, *levels.shape[-2:])
+        flat = self._seen(levels).reshape(-1, *levels.shape[-2:])
         wave: Tensor = self.vocoder(flat)[..., : levels.shape[-2] * self.config.mel.hop]
         return wave.reshape(*levels.shape[:-2], -1)
 
@@ -140,6 +143,9 @@ class MelVae(nn.Module):
         heard = (self.config.mel.log(made) - self.config.mel.log(real)).abs().mean()
         total = error + self.config.kl * divergence + spectral + heard
         return {"loss": total, "error": error, "divergence": divergence, "spectral": spectral, "heard": heard}
+
+    def _seen(self, levels: Tensor) -> Tensor:
+        return (levels - self.config.centre) / self.config.spread
 
     def _revoiced(self, waves: Tensor, levels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A drawn span of the waves and what the vocoder makes of its log-mel."""
