@@ -154,28 +154,31 @@ def relations(prior: Prior, weak: Prior | None, truth: Tensor, steps: int, least
     gaussian = replace(dirac, likelihood="gaussian", churn=2 * churn)
     ours = f"ours, {own.steps * own.resample} evaluations"
     sampled = replace(own, likelihood="projection", steps=steps, temperature=1.0, churn=0.0, resample=1)
-    made = {
-        "Dirac + corrector": improvement(prior, dirac, truth),
-        "Gaussian + corrector": improvement(prior, gaussian, truth),
-        "Dirac": improvement(prior, replace(dirac, resample=1), truth),
-        "Gaussian": improvement(prior, replace(gaussian, resample=1), truth),
-        "Dirac + corrector, no churn": improvement(prior, replace(dirac, churn=0.0), truth),
-        "drop drums": improvement(prior, replace(dirac, drop="drums"), truth),
-        "drop guitar": improvement(prior, replace(dirac, drop="guitar"), truth),
-        "drop piano": improvement(prior, replace(dirac, drop="piano"), truth),
-        "even plane": improvement(prior, replace(dirac, likelihood="even"), truth),
-        "projection, equal shares": improvement(
-            prior, sampled, truth, Projection(gaussian_variance(1.0, 1.0, 1.0, 1.0))
-        ),
-        "projection by variances": improvement(prior, sampled, truth),
-        ours: improvement(prior, own, truth),
+    equal = Projection(gaussian_variance(1.0, 1.0, 1.0, 1.0))
+    ways: dict[str, tuple[Prior, Separation, Likelihood | None]] = {
+        "Dirac + corrector": (prior, dirac, None),
+        "Gaussian + corrector": (prior, gaussian, None),
+        "Dirac": (prior, replace(dirac, resample=1), None),
+        "Gaussian": (prior, replace(gaussian, resample=1), None),
+        "Dirac + corrector, no churn": (prior, replace(dirac, churn=0.0), None),
+        "drop drums": (prior, replace(dirac, drop="drums"), None),
+        "drop guitar": (prior, replace(dirac, drop="guitar"), None),
+        "drop piano": (prior, replace(dirac, drop="piano"), None),
+        "even plane": (prior, replace(dirac, likelihood="even"), None),
+        "projection, equal shares": (prior, sampled, equal),
+        "projection by variances": (prior, sampled, None),
+        ours: (prior, own, None),
     }
     if weak is not None:
-        made["weak, Dirac + corrector"] = improvement(weak, replace(dirac, churn=2 * churn), truth)
-        made["weak, ours"] = improvement(weak, own, truth)
+        ways |= {
+            "weak, Dirac + corrector": (weak, replace(dirac, churn=2 * churn), None),
+            "weak, ours": (weak, own, None),
+        }
     print(f"| sampler ({steps} steps) | SI-SDRi, mean over {len(truth)} songs |\n|---|--:|")
-    for name, figures in made.items():
-        print(f"| {name} | {bootstrap(figures)} |")
+    made = {}
+    for name, (which, how, likelihood) in ways.items():
+        made[name] = improvement(which, how, truth, likelihood)
+        print(f"| {name} | {bootstrap(made[name])} |", flush=True)
     claims = [
         ("Dirac + corrector", "Gaussian + corrector", "+1.9"),
         ("Dirac", "Gaussian", "+2.0"),

@@ -117,6 +117,19 @@ def test_a_pipeline_alone_becomes_a_base(given: Path, tmp_path: Path) -> None:
     assert refused.exit_code == 2 and "leave it away" in refused.output
 
 
+def test_prompts_may_have_the_papers_form(pipeline: Any, given: Path, tmp_path: Path) -> None:
+    words = ["convert", "componet", str(given), "--stems", "bass,drums", "--out", str(tmp_path / "base")]
+    done = CliRunner().invoke(app, [*words, "--prompts", "paper"])
+    assert done.exit_code == 0, done.output
+    base = checkpoint.load_model(tmp_path / "base")
+    assert isinstance(base, AudioLdm2) and base.config.text.form == "paper"
+    told = base.words(torch.tensor([[False, True]]), torch.tensor([[True, False]]), torch.tensor([True]))
+    expected = pipeline.encode_prompt("drums SEP bass", torch.device("cpu"), 1, False, max_new_tokens=8)[2]
+    near(told.first, expected, 1e-5)
+    refused = CliRunner().invoke(app, [*words, "--overwrite", "--prompts", "loud"])
+    assert refused.exit_code == 2 and "two forms, released and paper" in refused.output
+
+
 def test_recorded_names_are_those_that_are_read() -> None:
     """Renamed, the fixtures' names are exactly what our adapter holds, and they bring the recorded residuals."""
     adapter = published_control("deep")

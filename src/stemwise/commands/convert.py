@@ -45,6 +45,10 @@ def convert(
         str | None,
         typer.Option("--stems", help="componet: its tags, in order (bass,drums,guitar,piano).", show_default=False),
     ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option("--prompts", help="componet: their form, released or the paper's.", show_default=False),
+    ] = None,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -55,9 +59,13 @@ def convert(
     folder = out or file.with_suffix("")
     if folder == file or (folder.exists() and not overwrite):
         raise QueryError(f"{folder} exists; give another folder with --out, or --overwrite")
-    if stems is not None and system is not System.componet:
-        raise QueryError(f"--stems: the names that {system} knows are in its weights; leave it away")
+    for option, given in (("stems", stems), ("prompts", prompts)):
+        if given is not None and system is not System.componet:
+            raise QueryError(f"--{option}: the names that {system} knows are in its weights; leave it away")
+    if prompts not in (None, "released", "paper"):
+        raise QueryError(f"--prompts {prompts}: there are two forms, released and paper")
     module, function = _CONVERTERS[system]
-    told = {} if stems is None else {"stems": o.names(stems)}
+    told = {"stems": stems and o.names(stems), "form": prompts}
+    told = {name: value for name, value in told.items() if value is not None}
     written = getattr(importlib.import_module(f"stemwise.convert.{module}"), function)(file, folder, **told)
     Voice(quiet).say(f"{written}: use it with --model {written}")

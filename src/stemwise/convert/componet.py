@@ -25,7 +25,7 @@ from stemwise.nets.control import ControlNet
 from stemwise.nets.pretrained import audioldm2_unet
 from stemwise.systems.componet import Componet, ComponetConfig, ComponetSampling
 from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config, TextConfig
-from stemwise.systems.componet_prompts import prompt, subsets
+from stemwise.systems.componet_prompts import Form, prompt, subsets
 
 _GIVE = "the folder of an AudioLDM2 pipeline, with the .ckpt of CompoNet in it"
 _CONTROL, _UNET = "controlnet.", "unet."
@@ -38,10 +38,10 @@ _NAMES = {
 STEMS = ("bass", "drums", "guitar", "piano")
 
 
-def convert_componet(file: Path, folder: Path, stems: Sequence[str] = STEMS) -> Path:
+def convert_componet(file: Path, folder: Path, stems: Sequence[str] = STEMS, form: Form = "released") -> Path:
     """Write the model folder of a pipeline's folder and the checkpoint in it, and return it.
 
-    `stems` are the tags that it was trained with. Raises ModelError where something is missing, damaged or not as
+    `stems` are the tags that it was trained with, `form` that of its prompts (`componet_prompts.prompt`). Raises ModelError where something is missing, damaged or not as
     published; nothing is written then.
     """
     if not file.is_dir():
@@ -50,10 +50,10 @@ def convert_componet(file: Path, folder: Path, stems: Sequence[str] = STEMS) -> 
     if len(found) > 1:
         raise ModelError(f"{file}: holds {len(found)} checkpoints ({', '.join(f.name for f in found)}); leave one")
     if not found:
-        return checkpoint.save_model(folder, _base(file, tuple(stems)), metadata={"converted_from": file.name})
+        return checkpoint.save_model(folder, _base(file, tuple(stems), form), metadata={"converted_from": file.name})
     state = _state(found[0])
     unet, control = _published_nets(_arguments(_document(file, "unet")), state, found[0])
-    base = _base(file, tuple(stems))
+    base = _base(file, tuple(stems), form)
     base.unet = unet or base.unet  # one released checkpoint trained the base's attention, too
     with torch.device("meta"):
         model = Componet(ComponetConfig(base.config, ComponetSampling(rule="euler", steps=150, spacing="leading")))
@@ -81,7 +81,7 @@ def _published_nets(
     return unet if own else None, control
 
 
-def _base(folder: Path, stems: tuple[str, ...]) -> AudioLdm2:
+def _base(folder: Path, stems: tuple[str, ...], form: Form) -> AudioLdm2:
     """The base with all its weights, and the states of all prompts."""
     unet, vae, vocoder, scheduler = (_document(folder, part) for part in ("unet", "vae", "vocoder", "scheduler"))
     try:
@@ -91,8 +91,9 @@ def _base(folder: Path, stems: tuple[str, ...]) -> AudioLdm2:
         raise ModelError(f"{folder}: its configurations describe no AudioLDM2: {error}") from error
     encoders = TextEncoders(folder)
     sides = [[name for name, there in zip(stems, row) if there] for row in subsets(len(stems)).tolist()]
-    states = encoders.encode([*(prompt(heard, wanted) for heard in sides for wanted in sides), ""])
-    text = TextConfig("table", (states.generated.shape[2], states.words.shape[2]), (GENERATED, states.words.shape[1]))
+    states = encoders.encode([*(prompt(heard, wanted, form) for heard in sides for wanted in sides), ""])
+    widths, tokens = (states.generated.shape[2], states.words.shape[2]), (GENERATED, states.words.shape[1])
+    text = TextConfig("table", widths, tokens, form)
     with torch.device("meta"):
         base = AudioLdm2(AudioLdm2Config(stems, codec, config.unet, text, **_noise(scheduler)))
     for module, part in (("unet", "unet"), ("codec.vae", "vae"), ("codec.vocoder", "vocoder")):
