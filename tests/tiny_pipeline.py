@@ -37,7 +37,7 @@ def tiny_pipeline() -> Any:
 
     torch.manual_seed(0)
     sentence = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    letters = ["<pad>", "</s>", "<unk>", "▁", *string.ascii_lowercase, *string.digits, *"_:;,"]
+    letters = ["<pad>", "</s>", "<unk>", "▁", *string.ascii_letters, *string.digits, *"_:;,"]
     clap = ClapConfig(
         text_config={"vocab_size": len(sentence), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
                      "num_attention_heads": 2, "max_position_embeddings": 80, "pad_token_id": 1, "projection_dim": 12},

@@ -41,8 +41,8 @@ STEMS = ("bass", "drums", "guitar", "piano")
 def convert_componet(file: Path, folder: Path, stems: Sequence[str] = STEMS, form: Form = "released") -> Path:
     """Write the model folder of a pipeline's folder and the checkpoint in it, and return it.
 
-    `stems` are the tags that it was trained with, `form` that of its prompts (`componet_prompts.prompt`). Raises ModelError where something is missing, damaged or not as
-    published; nothing is written then.
+    `stems` are the tags that it was trained with, `form` that of its prompts (`componet_prompts.prompt`). Raises ModelError
+    where something is missing, damaged or not as published; nothing is written then.
     """
     if not file.is_dir():
         raise ModelError(f"{file}: not a folder; give {_GIVE}")
