@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -154,6 +155,25 @@ def test_training_sets_the_scale_once_and_leaves_the_codec() -> None:
     assert all(p.grad is None for p in prior.codec.parameters())
     prior.loss(3 * batch, generator)
     assert float(prior.scale) == scale
+
+
+def test_kept_latents_train_as_their_stems_do() -> None:
+    """Latents of every stem and, last, of the mixture; with a codec that is sure of them, both give the same loss."""
+    prior = Msgld(MsgldConfig(codec=CODEC, net=NET))
+    with torch.no_grad():
+        prior.codec.vae.quant_conv.bias[CODEC.latent :] = -40.0  # the logarithm of the posterior's variance
+        prior.codec.vae.quant_conv.weight[CODEC.latent :] = 0.0
+    batch = 0.1 * torch.randn(2, 4, 1, 4096)
+    kept = prior.submixes(batch)
+    assert kept.shape == (2, 5, *CODEC.shape(4096))
+    assert torch.allclose(kept[:, -1], prior.codec.encode(batch.sum(1)[:, 0]), atol=1e-5)
+    prior.scale.fill_(0.5)
+    prior.config = replace(prior.config, dropped=0.0)
+    torch.nn.init.normal_(prior.net.write.weight, std=0.02)
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 3)]
+    torch.randn(kept.shape, generator=generators[1])  # what waves draw from the posterior
+    first, second = (float(prior.loss(x, g).detach()) for x, g in zip((batch, kept), generators))
+    assert first == pytest.approx(second, rel=1e-5)
 
 
 def test_unanswerable_questions() -> None:

@@ -111,28 +111,41 @@ class Msgld(nn.Module):
     def _denoiser(self, pyramid: Sequence[Tensor] | None) -> Denoiser:
         return FromEps(partial(self.net, mixture=pyramid), interpolated(self.alphas_cumprod))
 
+    @torch.no_grad()
+    def submixes(self, stems: Tensor) -> Tensor:
+        """Latents, not scaled, of stems (B, stem, channel, time) in mono and, last, their mixture: (B, stem + 1, ...)."""
+        mono = stems.mean(2)
+        return self.codec.encode(torch.cat([mono, mono.sum(1, keepdim=True)], 1).clamp(-1, 1))
+
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the noise for stems (B, stem, channel, time), averaged to mono; as published.
 
-        Draws the latents, the time step of each example, the noise, and who does not hear the mixture.
+        Draws the latents, the time step of each example, the noise, and who does not hear the mixture. A batch may also hold
+        latents that were kept from before (`submixes`): the posterior's means.
         """
-        stems, device = batch.mean(2), batch.device
-        shape = self.config.codec.shape(stems.shape[-1])
+        device = batch.device
 
-        def normal(*front: int) -> Tensor:
-            return torch.randn(*front, *shape, generator=generator, device=device)
+        def normal(like: Tensor) -> Tensor:
+            return torch.randn(like.shape, generator=generator, device=device)
 
         with torch.no_grad():
-            clean = self.codec.encode(stems.clamp(-1, 1), normal(*stems.shape[:2]))
-            mixture = self.codec.encode(stems.sum(1).clamp(-1, 1), normal(len(stems)))
+            if batch.ndim == 4:
+                stems = batch.mean(2)
+                self.config.codec.shape(stems.shape[-1])
+                waves = torch.cat([stems, stems.sum(1, keepdim=True)], 1).clamp(-1, 1)
+                mean, deviation = self.codec.posterior(self.config.codec.mel.log(waves))
+                latents = mean + deviation * normal(mean)
+            else:
+                latents = batch.float()
+            clean, mixture = latents[:, :-1], latents[:, -1]
             if self.scale == 0:
                 self.scale.copy_(1 / clean.std())
             clean, mixture = clean * self.scale, mixture * self.scale
-            time = torch.randint(self.config.timesteps, (len(stems),), generator=generator, device=device)
-            noise = normal(*stems.shape[:2])
+            time = torch.randint(self.config.timesteps, (len(clean),), generator=generator, device=device)
+            noise = normal(clean)
             level = self.alphas_cumprod.float()[time].reshape(-1, 1, 1, 1, 1)
             noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-            heard = torch.rand(len(stems), generator=generator, device=device) >= self.config.dropped
+            heard = torch.rand(len(clean), generator=generator, device=device) >= self.config.dropped
             mixture = mixture * heard[:, None, None, None]
         guess: Tensor = self.net(noisy, time, self.net.pyramid(mixture))
         return (guess - noise).square().mean()
