@@ -157,6 +157,19 @@ def test_training_sets_the_scale_once_and_leaves_the_codec() -> None:
     assert float(prior.scale) == scale
 
 
+def test_noise_and_velocity_are_two_names_of_one_estimate() -> None:
+    """A network that says the velocity of an example, or its noise, is a denoiser that gives the example back."""
+    for predicts in ("noise", "velocity"):
+        prior = Msgld(MsgldConfig(codec=CODEC, net=NET, predicts=predicts))  # type: ignore[arg-type]
+        clean, noise = torch.randn(2, 2, 4, *CODEC.shape(4096))
+        level = prior.alphas_cumprod[400]
+        signal, spread = level.sqrt(), (1 - level).sqrt()
+        said = {"noise": noise, "velocity": signal * noise - spread * clean}[predicts]
+        prior.net.forward = lambda x, time, mixture=None, said=said: said  # type: ignore[method-assign]
+        sigma = spread / signal
+        assert torch.allclose(prior.denoiser(None)(clean + sigma * noise, sigma), clean, atol=1e-4)
+
+
 def test_kept_latents_train_as_their_stems_do() -> None:
     """Latents of every stem and, last, of the mixture; with a codec that is sure of them, both give the same loss."""
     prior = Msgld(MsgldConfig(codec=CODEC, net=NET))

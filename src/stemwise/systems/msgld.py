@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from stemwise.codecs.melvae import MelVae, MelVaeConfig
-from stemwise.diffusion import Denoiser, FromEps, Rule, classifier_free, interpolated, scaled_linear_beta
+from stemwise.diffusion import Denoiser, FromEps, FromV, Rule, classifier_free, interpolated, scaled_linear_beta
 from stemwise.nets.unet_stems import UNetStems, UNetStemsConfig
 
 
@@ -36,12 +37,14 @@ class LatentSampling:
 class MsgldConfig:
     """What `config.json` of a model holds. ``dropped`` is the share of training examples that do not hear the mixture.
 
+    The U-Net ``predicts`` the noise, as published, or the velocity (Salimans and Ho 2022), which a small network learns sooner.
     Noise levels are those of ``timesteps`` betas, even in their roots from ``beta_start`` to ``beta_end``.
     """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
     codec: MelVaeConfig = field(default_factory=MelVaeConfig)
     net: UNetStemsConfig = field(default_factory=UNetStemsConfig)
+    predicts: Literal["noise", "velocity"] = "noise"
     dropped: float = 0.1
     timesteps: int = 1000
     beta_start: float = 0.0015
@@ -72,7 +75,7 @@ class MsgldConfig:
 
 
 class Msgld(nn.Module):
-    """Latents of stems at one noise level and the mixture's latent -> the noise; the codec's weights are inside, frozen.
+    """Latents of stems at one noise level and the mixture's latent -> the noise or velocity; the codec is inside, frozen.
 
     ``scale`` brings latents to unit variance: one over the standard deviation of the first batch that is trained on.
     """
@@ -109,7 +112,8 @@ class Msgld(nn.Module):
         return heard if guidance == 1 else classifier_free(heard, unheard, guidance)
 
     def _denoiser(self, pyramid: Sequence[Tensor] | None) -> Denoiser:
-        return FromEps(partial(self.net, mixture=pyramid), interpolated(self.alphas_cumprod))
+        wrapper = FromEps if self.config.predicts == "noise" else FromV
+        return wrapper(partial(self.net, mixture=pyramid), interpolated(self.alphas_cumprod))
 
     @torch.no_grad()
     def submixes(self, stems: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ class Msgld(nn.Module):
         return self.codec.encode(torch.cat([mono, mono.sum(1, keepdim=True)], 1).clamp(-1, 1))
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the noise for stems (B, stem, channel, time), averaged to mono; as published.
+        """Mean squared error of what it predicts for stems (B, stem, channel, time), averaged to mono; as published.
 
         Draws the latents, the time step of each example, the noise, and who does not hear the mixture. A batch may also hold
         latents that were kept from before (`submixes`): the posterior's means.
@@ -145,7 +149,8 @@ class Msgld(nn.Module):
             noise = normal(clean)
             level = self.alphas_cumprod.float()[time].reshape(-1, 1, 1, 1, 1)
             noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
+            target = noise if self.config.predicts == "noise" else level.sqrt() * noise - (1 - level).sqrt() * clean
             heard = torch.rand(len(clean), generator=generator, device=device) >= self.config.dropped
             mixture = mixture * heard[:, None, None, None]
         guess: Tensor = self.net(noisy, time, self.net.pyramid(mixture))
-        return (guess - noise).square().mean()
+        return (guess - target).square().mean()
