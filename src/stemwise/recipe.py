@@ -90,9 +90,9 @@ class MixturesSection(Section):
 
 
 class LatentsSection(Section):
-    """Latents of all mixes of the stems of so many `windows`, made once, with their augmentation, and kept in `folder`.
+    """Latents of so many `windows`, made once, with their augmentation, and kept in `folder` as float16.
 
-    Steps then need neither songs nor the first half of the codec. A file has 2^stems latents in float16.
+    Steps then need neither songs nor the first half of the codec. The model says of which mixes of the stems.
     """
 
     folder: Path

@@ -141,7 +141,7 @@ class MixtureMaterial(WindowMaterial):
 
 
 class LatentMaterial(WindowMaterial):
-    """Latents of all mixes of the stems of windows, kept on disk: float16 (mix, channel, time', mel').
+    """Latents of mixes of the stems of windows, kept on disk: float16 (mix, channel, time', mel').
 
     For modules that learn from windows and have `submixes(stems)`, and a `codec` on which these depend.
     """
