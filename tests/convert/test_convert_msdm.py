@@ -20,14 +20,18 @@ from stemwise.systems.msdm import Msdm, WeakMsdm
 
 JOINT = FIXTURES / "checkpoint_four_source.ckpt"
 SINGLE = FIXTURES / "checkpoint_one_source.ckpt"
+MAPPING = "model.unet.to_mapping.0.bias"
 
 
 def test_a_joint_checkpoint_gives_the_recorded_numbers(tmp_path: Path) -> None:
     module = load_model(convert_msdm(JOINT, tmp_path / "model"))
     assert isinstance(module, Msdm)
     recorded = tensors("checkpoint_expected")
+    x, sigma = recorded["four_source.x"], recorded["four_source.sigma"]
     with torch.no_grad():
-        denoised = module(recorded["four_source.x"], recorded["four_source.sigma"])
+        denoised = module(x, sigma)
+        raw = module.net(x / torch.hypot(sigma, torch.tensor(0.2))[:, None, None], sigma.log() / 4)
+    torch.testing.assert_close(raw, recorded["four_source.raw"], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(denoised, recorded["four_source.denoised"], atol=1e-5, rtol=1e-5)
     info = read_info(tmp_path / "model")
     assert (info.stems, info.rate, info.window) == (STEMS, 22050, 2**18)
@@ -45,8 +49,12 @@ def test_weak_checkpoints_become_one_model(tmp_path: Path) -> None:
     module = load_model(convert_msdm(folder, tmp_path / "model"))
     assert isinstance(module, WeakMsdm)
     recorded = tensors("checkpoint_expected")
+    x, sigma = recorded["one_source.x"], recorded["one_source.sigma"]
     with torch.no_grad():
-        denoised = module(recorded["one_source.x"].expand(-1, 4, -1).contiguous(), recorded["one_source.sigma"])
+        denoised = module(x.expand(-1, 4, -1).contiguous(), sigma)
+        raw = [net(x / torch.hypot(sigma, torch.tensor(0.2))[:, None, None], sigma.log() / 4) for net in module.nets]
+    for out in raw:
+        torch.testing.assert_close(out, recorded["one_source.raw"], atol=1e-5, rtol=1e-5)
     expected = recorded["one_source.denoised"].expand(-1, 4, -1)
     torch.testing.assert_close(denoised, expected, atol=1e-5, rtol=1e-5)
 
@@ -76,6 +84,10 @@ def _add(document: dict[str, Any]) -> None:
     document["state_dict"]["model.embedder.weight"] = torch.zeros(2)
 
 
+def _put(name: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["state_dict"].__setitem__(name, value)
+
+
 def _set(name: str, value: object) -> Callable[[dict[str, Any]], None]:
     return lambda document: document["hyper_parameters"].__setitem__(name, value)
 
@@ -88,13 +100,69 @@ def _set(name: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_set("channels", 32), r"expected shape"),
         (_set("use_nearest_upsample", True), "use_nearest_upsample is True, expected False"),
         (_set("multipliers", [1, 2]), "multipliers"),
+        (_set("patch_factor", 0), "patch_factor is 0, expected whole numbers of at least 1"),
+        (_set("resnet_groups", 0), "resnet_groups is 0, expected whole numbers"),
+        (_set("channels", "16"), "channels is '16', expected whole numbers"),
+        (_set("factors", [4, 2.0]), r"factors is \[4, 2\.0\], expected whole numbers"),
+        (_set("diffusion_sigma_data", None), "diffusion_sigma_data is None, expected a positive number"),
+        (_set("diffusion_sigma_data", float("nan")), "diffusion_sigma_data is nan, expected a positive number"),
+        (_set("diffusion_sigma_distribution", "uniform"), "'uniform', expected an instance of .*LogNormalDistribution"),
+        (
+            _set("diffusion_type", "v"),
+            r"no published network has: diffusion_type \('v'\); expected none but in_channels, channels",
+        ),
+        (_set("sample_rate", 44100), "sample_rate is 44100, expected 22050"),
+        (_set("stems", ["drums", "bass", "guitar", "piano"]), r"stems is \['drums'.*expected \('bass', 'drums', "),
+        (lambda document: document.update(hyper_parameters=[1]), "hyper_parameters is a list"),
+        (_put("model.unet.foo", 3), "model.unet.foo in its state_dict is int, expected a tensor"),
+        (
+            _put("model.unet.foo", torch.ones(2, dtype=torch.int64)),
+            "model.unet.foo .* is torch.int64, expected a tensor",
+        ),
+        (_put(MAPPING, torch.full((64,), float("nan"))), f"{MAPPING} is not finite everywhere; .*download it again"),
         (lambda document: document.pop("state_dict"), "no state_dict"),
     ],
 )
 def test_checkpoints_of_another_kind_are_named(tmp_path: Path, change: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said) as refusal:
+        convert_msdm(rewritten(tmp_path, change), tmp_path / "model")
+    assert "changed.ckpt" in str(refusal.value)
+    assert not (tmp_path / "model").exists()
+
+
+def _copied(document: dict[str, Any]) -> dict[str, Any]:
+    weights = document["state_dict"]
+    weights.update({name.replace("model.unet.", "model.diffusion.net."): t.clone() for name, t in [*weights.items()]})
+    return weights
+
+
+def _altered(document: dict[str, Any]) -> None:
+    _copied(document)[MAPPING][0] += 1e-3
+
+
+def _one_less(document: dict[str, Any]) -> None:
+    del _copied(document)["model.diffusion.net.to_mapping.0.bias"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_altered, rf"{MAPPING} and model\.diffusion\.net\.to_mapping\.0\.bias differ"),
+        (_one_less, rf"model\.diffusion\.net\.to_mapping\.0\.bias is missing, expected the same tensor as {MAPPING}"),
+    ],
+)
+def test_copies_that_disagree_are_refused(tmp_path: Path, change: Any, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         convert_msdm(rewritten(tmp_path, change), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_one_copy_is_enough_and_the_published_rate_and_order_may_be_stated(tmp_path: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["hyper_parameters"] |= {"sample_rate": 22050, "stems": list(STEMS)}
+
+    module = load_model(convert_msdm(rewritten(tmp_path, change), tmp_path / "model"))
+    assert isinstance(module, Msdm)
 
 
 def test_without_hyper_parameters_the_published_shape_is_expected(tmp_path: Path) -> None:

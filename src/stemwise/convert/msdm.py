@@ -7,6 +7,7 @@ stand-in takes the place of that name and of no other.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -68,11 +69,16 @@ _FIELDS = {
     "head_features": "attention_features", "expansion": "attention_multiplier", "groups": "resnet_groups",
 }  # fmt: skip
 
-#: What all published checkpoints have in common, and our network can do no other way.
+#: What all published checkpoints have in common, and our network can do no other way. They state neither rate nor stems.
 _EXPECTED = {
     "patch_blocks": 1, "kernel_multiplier_downsample": 2, "use_nearest_upsample": False, "use_skip_scale": True,
     "use_attention_bottleneck": True, "use_context_time": True, "diffusion_dynamic_threshold": 0.0,
+    "sample_rate": MsdmConfig.rate, "stems": STEMS,
 }  # fmt: skip
+
+#: Hyper-parameters that are read, and those that change nothing: of the optimiser, and sizes that the network does not use.
+_READ = (*_FIELDS.values(), "diffusion_sigma_data", "diffusion_sigma_distribution")
+_IDLE = ("learning_rate", "beta1", "beta2", "kernel_sizes_init")
 
 
 class _LogNormal:
@@ -164,32 +170,80 @@ def read_checkpoint(file: Path) -> tuple[UNet1dConfig, dict[str, Tensor], dict[s
     """Shape, state dict as it is, and facts (epoch, step, training noise) of one file. Raises ModelError."""
     give = "a Lightning checkpoint (.ckpt) that was published, or the folder of the four weak ones"
     document = read_pickle(file, "MSDM", give, {_CLASS: _LogNormal})
-    settings = document.get("hyper_parameters")
     state = document.get("state_dict")
     if not isinstance(state, dict) or not state:
         raise ModelError(f"{file}: holds no state_dict; give the Lightning checkpoint of a training (.ckpt)")
-    settings = dict(settings) if isinstance(settings, Mapping) else {}
-    for name, expected in _EXPECTED.items():
-        if name in settings and settings[name] != expected:
-            raise ModelError(
-                f"{file}: {name} is {settings[name]!r}, expected {expected!r} as in the published networks"
-            )
+    _check_copies(state, file)
+    settings = document.get("hyper_parameters") or {}
+    _check_settings(settings, file)
     try:
         config = UNet1dConfig(**{field: _plain(settings[name]) for field, name in _FIELDS.items() if name in settings})
     except (TypeError, ValueError) as error:
         raise ModelError(f"{file}: its hyper-parameters describe no network of this kind: {error}") from error
     first = state.get(f"{_PREFIXES[0]}to_in.module_list.0.block.block1.project.weight")
-    if "in_channels" not in settings and first is not None:
+    if "in_channels" not in settings and first is not None and first.ndim > 1:
         config = replace(config, sources=first.shape[1])
     noise = settings.get("diffusion_sigma_distribution")
     facts = {
         "epoch": document.get("epoch"),
         "step": document.get("global_step"),
-        "sigma_data": float(settings.get("diffusion_sigma_data", 0.2)),
-        "sigma_mean": float(getattr(noise, "mean", -3.0)),
-        "sigma_std": float(getattr(noise, "std", 1.0)),
+        "sigma_data": float(settings.get("diffusion_sigma_data", MsdmConfig.sigma_data)),
+        "sigma_mean": float(getattr(noise, "mean", MsdmConfig.sigma_mean)),
+        "sigma_std": float(getattr(noise, "std", MsdmConfig.sigma_std)),
     }
     return config, state, facts
+
+
+def _check_settings(settings: Any, file: Path) -> None:
+    """Raises ModelError for hyper-parameters that no published network has, or with values that none could have."""
+    if not isinstance(settings, Mapping):
+        raise ModelError(f"{file}: hyper_parameters is a {type(settings).__name__}, expected names and values")
+    unknown = [f"{name} ({value!r})" for name, value in settings.items() if name not in (*_READ, *_IDLE, *_EXPECTED)]
+    if unknown:
+        raise ModelError(
+            f"{file}: hyper-parameters that no published network has: {', '.join(unknown)}; "
+            f"expected none but {', '.join((*_READ, *_IDLE, *_EXPECTED))}"
+        )
+    for name, expected in _EXPECTED.items():
+        if name in settings and _plain(settings[name]) != expected:
+            raise ModelError(
+                f"{file}: {name} is {settings[name]!r}, expected {expected!r} as in the published networks"
+            )
+    for name in _FIELDS.values():
+        value = _plain(settings.get(name, 1))
+        least = 0 if name == "attentions" else 1
+        if not all(isinstance(n, int) and n >= least for n in (value if isinstance(value, tuple) else (value,))):
+            raise ModelError(f"{file}: {name} is {settings[name]!r}, expected whole numbers of at least {least}")
+    noise = settings.get("diffusion_sigma_distribution", _LogNormal())
+    if not isinstance(noise, _LogNormal):
+        raise ModelError(f"{file}: diffusion_sigma_distribution is {noise!r}, expected an instance of {_CLASS}")
+    for name, value, positive in (
+        ("diffusion_sigma_data", settings.get("diffusion_sigma_data", MsdmConfig.sigma_data), True),
+        ("diffusion_sigma_distribution.std", getattr(noise, "std", MsdmConfig.sigma_std), True),
+        ("diffusion_sigma_distribution.mean", getattr(noise, "mean", MsdmConfig.sigma_mean), False),
+    ):
+        if not isinstance(value, int | float) or not math.isfinite(value) or (positive and value <= 0):
+            raise ModelError(f"{file}: {name} is {value!r}, expected a {'positive ' if positive else ''}number")
+
+
+def _check_copies(state: Mapping[Any, Any], file: Path) -> None:
+    """Raises ModelError for anything but finite tensors, or where two copies of the network are not the same."""
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ModelError(f"{file}: {name} in its state_dict is {kind}, expected a tensor of floating-point numbers")
+    remedy = "the file was changed or its training diverged: download it again, or give an earlier checkpoint"
+    copies = [{n.removeprefix(p): tensor for n, tensor in state.items() if n.startswith(p)} for p in _PREFIXES]
+    for name in {**copies[0], **copies[1]}:
+        first, second = (f"{prefix}{name}" for prefix in _PREFIXES)
+        if all(copies) and not (first in state and second in state):  # one copy alone is enough
+            lacking, other = (first, second) if second in state else (second, first)
+            raise ModelError(f"{file}: {lacking} is missing, expected the same tensor as {other}; {remedy}")
+        tensor = state[first if copies[0] else second]
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{file}: {first if copies[0] else second} is not finite everywhere; {remedy}")
+        if all(copies) and not torch.equal(tensor, state[second]):
+            raise ModelError(f"{file}: {first} and {second} differ, expected the same tensor twice; {remedy}")
 
 
 def _renamed(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:

@@ -48,6 +48,9 @@ class UNet1dConfig:
                 "a U-Net of n levels has n factors, n blocks, n attention flags and n + 1 multipliers; got "
                 f"{levels}, {len(self.blocks)}, {len(self.attention)} and {len(self.multipliers)}"
             )
+        shape = (self.sources, self.channels, self.patch, self.heads, self.head_features, self.expansion, self.groups)
+        if min(*shape, *self.multipliers, *self.factors) < 1:
+            raise ValueError("every size of a U-Net must be at least 1 (blocks and context may be 0)")
         if self.channels % self.patch or (self.channels // self.patch) % self.ends:
             raise ValueError(
                 f"channels ({self.channels}) / patch ({self.patch}) must be a whole multiple of {self.ends}, "
