@@ -40,8 +40,8 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     (the answers of the two differ by about -40 dB). The folder of a text-to-audio pipeline of diffusers is a model, too, whose
     stems are described in words (`LatentGmsdi`). What some models take besides (None: their own): `phase` ("mixture" or
     "vocoder", see `MsgldSystem`); `stems` (descriptions of the sources, "rest" for all others), `negative` (words), `guidance`
-    (2 where there are negative words), `gamma`, `likelihood` (see `GmsdiSystem`), `candidates`; `strength`, `start`, `end` (see
-    `ComponetSampling`).
+    (2 where there are negative words; of a latent model see `LatentSampling`, `ComponetSampling`), `gamma`, `likelihood` (see
+    `GmsdiSystem`), `candidates`; `strength`, `start`, `end` (see `ComponetSampling`).
     """
     from stemwise.checkpoint import load_model, read_info
 

@@ -55,6 +55,18 @@ def test_generate_accompany_and_edit(folder: Path, song: np.ndarray) -> None:
     torch.testing.assert_close(changed.data[..., :outside], both.data[..., :outside], atol=0, rtol=0)
 
 
+def test_guidance_towards_the_mixture_can_be_asked_for(folder: Path, song: np.ndarray) -> None:
+    """0 does not hear the mixture, 1 is the model's own; the other wish stays as it was."""
+    own, exaggerated, deaf = (
+        stemwise.load(folder, phase="vocoder", guidance=guidance).separate(song, rate=RATE, evaluations=2).data
+        for guidance in (1.0, 3.0, 0.0)
+    )
+    plain = stemwise.load(folder, phase="vocoder").separate(song, rate=RATE, evaluations=2).data
+    louder = stemwise.load(folder, phase="vocoder", guidance=0.0).separate(2 * song, rate=RATE, evaluations=2).data
+    assert torch.equal(own, plain) and not torch.equal(own, exaggerated) and torch.equal(deaf, louder)
+    assert stemwise.load(folder, guidance=3.0).system.sums
+
+
 def test_phase_is_for_latent_models(folder: Path) -> None:
     with pytest.raises(QueryError, match="takes no phase"):
         stemwise.load("band", phase="vocoder")

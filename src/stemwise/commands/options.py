@@ -41,7 +41,9 @@ Negative = Annotated[
 Guidance = Annotated[
     float | None,
     typer.Option(
-        "--guidance", help="How far to go from the negative words to the stem's own; 1: not at all.", show_default=False
+        "--guidance",
+        help="How far to go from the negative words to the stem's own, or from hearing nothing to the mixture; 1: not at all.",
+        show_default=False,
     ),
 ]
 Gamma = Annotated[

@@ -26,15 +26,15 @@ from stemwise.diffusion import (
     sample,
     seeded,
 )
-from stemwise.systems.msgld import Msgld
+from stemwise.systems.msgld import LatentSampling, Msgld
 from stemwise.systems.system import Context, Mono, Phase, phase_of
 
 
 @dataclass(frozen=True)
 class MsgldSystem(Mono):
-    """A latent prior of all stems. `precision` is what the U-Net is evaluated in; codec and state stay float32.
+    """A latent prior of all stems, and how it is sampled (`how`, by default as the model's configuration says).
 
-    Sampling starts at the published levels' noisiest and, unlike the published loop, ends at the clean estimate.
+    `precision` is what the U-Net is evaluated in; codec and state stay float32. Sampling starts at the published levels' noisiest and, unlike the published loop, ends at the clean estimate.
     `phase` says how a separated stem gets its wave: by masking the mixture's spectrogram with the stems' spectrograms,
     so that the stems sum to it, or by the vocoder, as published.
     """
@@ -42,18 +42,24 @@ class MsgldSystem(Mono):
     prior: Msgld
     precision: torch.dtype = torch.float32
     phase: Phase = "mixture"
+    sampling: LatentSampling | None = None
 
-    takes: ClassVar[tuple[str, ...]] = ("phase",)
+    takes: ClassVar[tuple[str, ...]] = ("phase", "guidance")
 
-    def asked(self, *, phase: str) -> MsgldSystem:
-        """With another phase. Raises QueryError."""
-        return replace(self, phase=phase_of(phase))
+    @property
+    def how(self) -> LatentSampling:
+        """How it is sampled."""
+        return self.sampling or self.prior.config.sampling
+
+    def asked(self, *, phase: str | None = None, guidance: float | None = None) -> MsgldSystem:
+        """With another `phase`, or scale of the guidance towards the mixture when separating. Raises QueryError."""
+        sampling = self.how if guidance is None else replace(self.how, guidance=guidance)
+        return replace(self, sampling=sampling, phase=self.phase if phase is None else phase_of(phase))
 
     @property
     def evaluations(self) -> int:
         """As the configuration says."""
-        how = self.prior.config.sampling
-        return how.steps * cost(how.rule)
+        return self.how.steps * cost(self.how.rule)
 
     @property
     def sums(self) -> bool:
@@ -77,7 +83,7 @@ class MsgldSystem(Mono):
     @torch.no_grad()
     def spectrograms(self, mix: Tensor, evaluations: int) -> Tensor:
         """Log-mels (B, stem, frame, band) of the stems of mixtures (B, time), a whole number of latents long."""
-        prior, how = self.prior, self.prior.config.sampling
+        prior, how = self.prior, self.how
         heard = prior.encode(mix)
         free = Free((len(mix), len(self.names), *heard.shape[1:]))
         steps, noise = max(1, evaluations // cost(how.rule)), common(seeded(0, mix.device))
@@ -115,7 +121,7 @@ class MsgldSystem(Mono):
         sigmas = from_alphas_cumprod(self.prior.alphas_cumprod.cpu(), times)
         start = preserving(sigmas[0]).float() * constraint.noise(noise)
         return last(
-            sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[config.sampling.rule], x=start)
+            sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)
         ).x
 
     def _given(self, context: Context, device: torch.device) -> Constraint:
