@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from published_msdm import facts, tensors, tiny
+from published_msdm import facts, gaussian, tensors, tiny
 from stemwise.diffusion import (
     Churn,
     Denoiser,
@@ -21,7 +21,6 @@ from stemwise.diffusion import (
     clamped,
     dpm2_ancestral,
     euler,
-    karras,
     last,
     sample,
     tape,
@@ -29,15 +28,7 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint
 from stemwise.systems.joint import Joint
 from stemwise.systems.likelihoods import Dirac, Gaussian, Likelihood
-from stemwise.systems.msdm import Generation, Msdm, MsdmConfig, Separation, WeakMsdm, denoising_loss
-
-STDS = (0.2, 0.05, 0.1, 0.02)
-
-
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    """The ideal denoiser of independent Gaussian stems."""
-    power = torch.tensor(STDS, dtype=x.dtype)[:, None] ** 2
-    return power / (power + sigma**2) * x
+from stemwise.systems.msdm import Generation, Msdm, MsdmConfig, Separation, WeakMsdm
 
 
 @cache
@@ -45,12 +36,30 @@ def network() -> Denoiser:
     return clamped(Edm(tiny(), 0.2))
 
 
-def spied(denoiser: Denoiser, inputs: list[Tensor]) -> Denoiser:
+def spied(denoiser: Denoiser, seen: list[tuple[Tensor, Tensor]]) -> Denoiser:
+    """The denoiser, what it is given and what it answers kept in a list."""
+
     def spy(x: Tensor, sigma: Tensor, /) -> Tensor:
-        inputs.append(x)
-        return denoiser(x, sigma)
+        seen.append((x, denoiser(x, sigma)))
+        return seen[-1][1]
 
     return spy
+
+
+def assert_recorded_steps(
+    seen: list[tuple[Tensor, Tensor]], recorded: dict[str, Tensor], name: str, atol: float, rtol: float
+) -> None:
+    """Compare every evaluation of a run with what was recorded of them, if anything was."""
+    for kind, made in zip(("denoiser_input", "denoised"), zip(*seen)):
+        if f"{name}.{kind}" in recorded:
+            expected = recorded[f"{name}.{kind}"].flatten(0, 1)
+            torch.testing.assert_close(torch.stack(made), expected, atol=atol, rtol=rtol)
+
+
+def recording(about: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a table of separations: results, noise, and the steps of some runs."""
+    files = (about[kind].removesuffix(".safetensors") for kind in ("file", "steps") if kind in about)
+    return {name: tensor for file in files for name, tensor in tensors(file).items()}
 
 
 def draws(recorded: dict[str, Tensor], case: dict[str, Any]) -> Iterator[Tensor]:
@@ -82,9 +91,9 @@ def test_recorded_separations(table: str, name: str) -> None:
     compared with what it was when the network last saw it.
     """
     about = facts("separation")[table]
-    case, recorded = about["cases"][name], tensors(about["file"].removesuffix(".safetensors"))
-    inputs: list[Tensor] = []
-    denoiser = spied(gaussian if table == "closed_form" else network(), inputs)
+    case, recorded = about["cases"][name], recording(about)
+    seen: list[tuple[Tensor, Tensor]] = []
+    denoiser = spied(gaussian if table == "closed_form" else network(), seen)
     made = likelihood_of(case).condition(denoiser, recorded["mixture"][:, 0], 4, euler)
     sigmas = recorded[f"sigmas.{case['schedule']}"]
     x = last(
@@ -103,18 +112,29 @@ def test_recorded_separations(table: str, name: str) -> None:
         dropped = case["constrained"]
         mix = recorded["mixture"][:, 0]
         torch.testing.assert_close(x.sum(1), mix, atol=2e-6 * case["max_abs_final"] + 1e-9, rtol=1e-6)
-        x[:, dropped] = inputs[-1][:, dropped]
+        x[:, dropped] = seen[-1][0][:, dropped]
     scale = case["max_abs_final"] if "unstable" in name else 1.0
     atol = case.get("atol", 1e-10) if "unstable" not in name else 1e-9 * scale
-    torch.testing.assert_close(x, expected, atol=atol, rtol=1e-9 if table == "closed_form" else 1e-5)
-    if f"{name}.denoiser_input" in recorded:
-        seen = recorded[f"{name}.denoiser_input"].flatten(0, 1)
-        torch.testing.assert_close(torch.stack(inputs), seen, atol=1e-9, rtol=1e-9)
+    rtol = 1e-9 if table == "closed_form" else 1e-5
+    torch.testing.assert_close(x, expected, atol=atol, rtol=rtol)
+    assert_recorded_steps(seen, recorded, name, atol, rtol)
 
 
-@pytest.mark.parametrize("name", ["weak_dirac0_churn20_R2", "dirac0_churn20_R3"])
+def test_whole_trajectories_of_both_likelihoods_are_compared() -> None:
+    """Lest a fixture that lacks its steps goes unnoticed."""
+    kept = {
+        name: [n.split(".denoised")[0] for n in recording(facts("separation")[name]) if ".denoised" in n]
+        for name in ("closed_form", "tiny_net")
+    }
+    assert sorted(kept["tiny_net"]) == ["dirac0_churn20_R1", "gaussian1_churn20_R1"]
+    assert len(kept["closed_form"]) == 7
+
+
+@pytest.mark.parametrize("name", ["weak_dirac0_churn20_R2", "joint_class_dirac0_churn20_R2", "dirac0_churn20_R3"])
 def test_systems_replay_recorded_runs(name: str) -> None:
-    """Through `Joint`: the joint network, and four independent ones in one batched evaluation."""
+    """Through `Joint`, as through the released separator: the joint network, and four independent ones in one batched
+    evaluation. The dropped stem is compared with what it was when the network last saw it.
+    """
     case, recorded = facts("separation")["tiny_net"]["cases"][name], tensors("separation_net")
     how = Separation("dirac", "euler", 10, 0.05, 1.0, churn=20.0, resample=case["resamples"], drop="bass")
     weak = name.startswith("weak")
@@ -125,10 +145,12 @@ def test_systems_replay_recorded_runs(name: str) -> None:
             net.load_state_dict(tiny("one_source", salt).state_dict())
     else:
         prior.net.load_state_dict(tiny().state_dict())
+    seen: list[Tensor] = []
+    prior.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.no_grad():
         x = Joint.of(prior.eval()).posterior(recorded["mixture"][:, 0], 10, tape(draws(recorded, case)))
-    atol = facts("separation")["tiny_net"]["cases"][name]["atol"]
-    torch.testing.assert_close(x[:, 1:], recorded[f"{name}.final"][:, 1:], atol=atol, rtol=1e-5)
+    x[:, 0] = seen[-1][:, 0]
+    torch.testing.assert_close(x, recorded[f"{name}.final"], atol=case["atol"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -165,10 +187,11 @@ def test_recorded_generations(table: str, name: str) -> None:
                     yield recorded["renoise"][step, turn]
 
     values = recorded["source"][:batch].expand_as(recorded["start_noise"])
+    seen: list[tuple[Tensor, Tensor]] = []
     constraint: Constraint = Free(tuple(values.shape)) if given is None else Known(values, mask)
     x = last(
         sample(
-            gaussian if table == "closed_form" else network(),
+            spied(gaussian if table == "closed_form" else network(), seen),
             sigmas,
             tape(order()),
             constraint=constraint,
@@ -177,10 +200,9 @@ def test_recorded_generations(table: str, name: str) -> None:
         )
     ).x
     final = torch.where(mask, values, x)
-    atol = case.get("atol", 1e-10)
-    torch.testing.assert_close(
-        final, recorded[f"{name}.final"], atol=atol, rtol=1e-9 if table == "closed_form" else 1e-5
-    )
+    atol, rtol = case.get("atol", 1e-10), 1e-9 if table == "closed_form" else 1e-5
+    torch.testing.assert_close(final, recorded[f"{name}.final"], atol=atol, rtol=rtol)
+    assert_recorded_steps(seen, recorded, name, atol, rtol)
 
 
 @pytest.mark.parametrize("rho", [1, 3])
@@ -225,52 +247,6 @@ def test_recorded_adpm2_inpainting() -> None:
     torch.testing.assert_close(
         final, recorded["adpm2_inpaint.final"], atol=about["atol_gauss"], rtol=about["rtol_gauss"]
     )
-
-
-@pytest.mark.parametrize("name", ["separation", "generation", "accompaniment", "training_samples"])
-def test_recorded_schedules(name: str) -> None:
-    about, recorded = facts("schedules")["schedules"][name], tensors("schedules")
-    made = karras(about["n"], about["sigma_min"], about["sigma_max"], about["rho"])
-    torch.testing.assert_close(made, recorded[f"{name}.float64"], atol=0, rtol=1e-12)
-    torch.testing.assert_close(made.float(), recorded[f"{name}.float32"], atol=0, rtol=1e-5)
-
-
-def test_recorded_loss() -> None:
-    """The training loss and its gradients, clipped samples included."""
-    about, recorded = facts("unet_tiny")["facts"]["loss"], tensors("unet_tiny_stages")
-    prior = Msdm(MsdmConfig(window=512, net=tiny().config))
-    prior.net.load_state_dict(tiny().state_dict())
-    drawn = iter([(recorded["loss.sigma"].log() + 3.0), recorded["loss.noise"]])
-    loss = denoising_loss(
-        Edm(prior.net, prior.config.sigma_data), prior.config, recorded["loss.x0"], lambda shape: next(drawn)
-    )
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(about["loss"], rel=1e-5)
-    norm = torch.stack([p.grad.norm() for p in prior.parameters() if p.grad is not None]).norm()
-    assert float(norm) == pytest.approx(about["gradient_norm_all"], rel=1e-4)
-
-
-@pytest.mark.parametrize("name", ["two_sources_dirac0_churn0_R1_n150", "four_sources_dirac3_churn20_R2_n150"])
-def test_gain_of_long_runs_without_noise(name: str) -> None:
-    """The published rule on Gaussian stems: an amplitude ratio, not Wiener's power ratio, unless churn repairs it."""
-    about = facts("separation")["zero_noise_gain"]
-    case = about["cases"][name]
-    power = torch.tensor(case["source_std"], dtype=torch.float64)[:, None] ** 2
-    mix = torch.ones(1, 1, dtype=torch.float64)
-    drop = int(name.split("dirac")[1][0])
-    made = Dirac(drop).condition(lambda x, s: power / (power + s**2) * x, mix, len(power), euler)
-    x = last(
-        sample(
-            made.denoiser,
-            karras(case["n"], 1e-4, 1.0),
-            lambda shape: torch.zeros(shape, dtype=torch.float64),
-            constraint=made.constraint,
-            churn=Churn(case["s_churn"]),
-            resample=case["resamples"],
-        )
-    ).x
-    free = [k for k in range(len(power)) if k != drop]
-    torch.testing.assert_close(x[0, free, 0], torch.tensor(case["gain"], dtype=torch.float64)[free], atol=0, rtol=1e-7)
 
 
 def test_defaults_of_generation_stay_in_the_trained_range() -> None:

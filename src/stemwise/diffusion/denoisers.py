@@ -37,7 +37,7 @@ class Denoiser(Protocol):
 
 def align(sigma: Tensor | float, x: Tensor) -> Tensor:
     """Sigma on x's device and dtype with singleton dimensions appended, so that (batch, slot) broadcasts over x."""
-    level = torch.as_tensor(sigma).to(device=x.device, dtype=x.dtype)
+    level = torch.as_tensor(sigma, device=x.device, dtype=x.dtype)
     return level.reshape(level.shape + (1,) * (x.ndim - level.ndim)) if level.ndim else level
 
 
@@ -68,7 +68,7 @@ class Edm:
 
     def weight(self, sigma: Tensor) -> Tensor:
         """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2, shaped like sigma: the net's own error counts equally."""
-        data = torch.as_tensor(self.sigma_data).to(sigma)
+        data = torch.as_tensor(self.sigma_data, device=sigma.device, dtype=sigma.dtype)
         return (sigma**2 + data**2) / (sigma * data) ** 2
 
     def loss(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
