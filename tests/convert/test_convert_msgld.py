@@ -115,22 +115,67 @@ def reshaped(state: State) -> State:
     return {**state, "first_stage_model.post_quant_conv.weight": torch.zeros(4, 4, 1, 1)}
 
 
+def taller(state: State) -> State:
+    """With three more levels in the autoencoder, whose latents the U-Net cannot halve as often as it does."""
+    first = "first_stage_model.encoder.down.2."
+    below = {name: value for name, value in state.items() if name.startswith(first)}
+    return {
+        **state,
+        **{name.replace("down.2", f"down.{level}"): value for level in (3, 4, 5) for name, value in below.items()},
+    }
+
+
+def scaled(value: Any) -> Callable[[State], State]:
+    return lambda state: {**state, "scale_factor": value}
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         (without("scale_factor"), "scale_factor is missing"),
+        (scaled(torch.tensor(0.0)), r"scale_factor is 0\.0, expected one positive number"),
+        (scaled(torch.tensor(float("nan"))), "scale_factor is nan"),
+        (scaled(float("inf")), "scale_factor is inf"),
+        (scaled(torch.ones(2)), "expected one positive number"),
+        (scaled("1.0"), "expected one positive number"),
         (without("model.diffusion_model.", "model_ema."), r"holds no model\.diffusion_model"),
         (without("model_ema.diffusion_modeltime_embed0weight"), "averaged tensor"),
         (without("first_stage_model.vocoder."), "the vocoder is missing"),
         (without("first_stage_model.encoder.conv_in"), "encoder.conv_in.weight: missing"),
+        (without("first_stage_model.decoder.up."), r"decoder\.up_blocks\.0\S+: missing"),
+        (without("first_stage_model.vocoder.conv_pre.weight"), r"conv_pre\.weight: missing"),
+        (without("first_stage_model.vocoder.ups.0.weight"), r"upsampler\.0\.weight: missing"),
         (reshaped, "do not fit the configuration"),
+        (taller, "do not fit each other: a window's latent has 32 x 2 positions"),
     ],
 )
 def test_incomplete_checkpoints_are_named(
     state: State, tmp_path: Path, change: Callable[[State], State], named: str
 ) -> None:
-    with pytest.raises(ModelError, match=named):
+    with pytest.raises(ModelError, match=named) as refused:
         convert_msgld(saved(tmp_path, change(state)), tmp_path / "model")
+    assert "msgld.ckpt: " in str(refused.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_scale_factor_may_be_a_number(state: State, tmp_path: Path) -> None:
+    module = checkpoint.load_model(convert_msgld(saved(tmp_path, scaled(0.25)(state)), tmp_path / "model"))
+    assert module.scale == torch.tensor(0.25)
+
+
+@pytest.mark.parametrize(
+    ("half", "named"), [("weight_g", r"conv_pre\.weight_v: surplus"), ("weight_v", "weight_g: surplus")]
+)
+def test_vocoders_without_half_of_their_weights_are_named(state: State, tmp_path: Path, half: str, named: str) -> None:
+    """Pairs of weight normalisation, of which one half is missing."""
+    vae = {name.removeprefix("first_stage_model."): value for name, value in state.items() if "first_stage" in name}
+    vocoder = {
+        key: tensor(key, shape) for key, shape in facts("vocoder_tiny/keys").items() if key != f"conv_pre.{half}"
+    }
+    torch.save({"state_dict": vae}, tmp_path / "vae.ckpt")
+    torch.save({"generator": vocoder}, tmp_path / "hifigan.ckpt")
+    with pytest.raises(ModelError, match=named):
+        convert_msgld(tmp_path, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

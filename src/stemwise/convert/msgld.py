@@ -7,6 +7,7 @@ vocoder, in one folder) become a `melvae` model, to train on.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -79,13 +80,10 @@ def convert_msgld(file: Path, folder: Path) -> Path:
 
 def _whole(file: Path) -> tuple[Msgld, dict[str, Any]]:
     document = read_pickle(file, "MSG-LD", _GIVE)
-    state = document.get("state_dict")
-    if not isinstance(state, dict) or not any(name.startswith(_UNET) for name in state):
+    state = _tensors(document.get("state_dict"))
+    if not any(name.startswith(_UNET) for name in state):
         raise ModelError(f"{file}: holds no {_UNET}* tensors; give {_GIVE}")
-    if "scale_factor" not in state:
-        raise ModelError(
-            f"{file}: scale_factor is missing, without which its latents mean nothing; give the file as it was published"
-        )
+    scale = _scale(document["state_dict"].get("scale_factor"), file)
     names = [name for name in state if name.startswith(_UNET)]
     averaged = {name: "model_ema." + name.removeprefix("model.").replace(".", "") for name in names}
     absent = [name for name in averaged.values() if name not in state]
@@ -97,10 +95,13 @@ def _whole(file: Path) -> tuple[Msgld, dict[str, Any]]:
     vae, vocoder = _parts(state, _CODEC, _VOCODER)
     with torch.device("meta"):
         codec, net = _codec_config(vae, vocoder, file), _unet_config(unet, file)
-        module = Msgld(MsgldConfig(stems=_stems(net.stems), codec=codec, net=net))
+        try:
+            module = Msgld(MsgldConfig(stems=_stems(net.stems), codec=codec, net=net))
+        except ValueError as error:
+            raise ModelError(f"{file}: its autoencoder and its U-Net do not fit each other: {error}") from error
     load(module.net, renamed_unet(unet), file)
     _load_codec(module.codec, vae, vocoder, file)
-    module.scale = state["scale_factor"].detach().float().reshape(())
+    module.scale = torch.tensor(scale)
     facts = {"converted_from": file.name, "averaged": not absent, "step": document.get("global_step")}
     return module, facts
 
@@ -112,10 +113,11 @@ def _codec(folder: Path) -> tuple[MelVae, dict[str, Any]]:
     files = sorted([*folder.glob("*.ckpt"), *folder.glob("*.pt")])
     for file in files:
         document = read_pickle(file, "MSG-LD", _GIVE)
+        whole = _tensors(document.get("state_dict"))
         if "generator" in document:
-            vocoder = document["generator"]
-        elif any(name.startswith("encoder.") for name in document.get("state_dict", {})):
-            vae = _parts(document["state_dict"], "", "vocoder.")[0]
+            vocoder = _tensors(document["generator"])
+        elif any(name.startswith("encoder.") for name in whole):
+            vae = _parts(whole, "", "vocoder.")[0]
     for what, found in (("autoencoder", vae), ("vocoder", vocoder)):
         if not found:
             named = ", ".join(file.name for file in files) or "nothing"
@@ -126,6 +128,27 @@ def _codec(folder: Path) -> tuple[MelVae, dict[str, Any]]:
     return module, {"converted_from": [file.name for file in files]}
 
 
+def _tensors(state: object) -> dict[str, Tensor]:
+    """What of a state dict are tensors; nothing, if it is none."""
+    entries = state.items() if isinstance(state, Mapping) else ()
+    return {str(name): value for name, value in entries if isinstance(value, Tensor)}
+
+
+def _scale(value: object, file: Path) -> float:
+    """The factor that brings latents to unit variance, stored as a tensor or as a number."""
+    if value is None:
+        raise ModelError(
+            f"{file}: scale_factor is missing, without which its latents mean nothing; give the file as it was published"
+        )
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if not isinstance(value, float | int) or not 0 < value < math.inf:
+        raise ModelError(
+            f"{file}: scale_factor is {value}, expected one positive number; the training was not begun or failed"
+        )
+    return float(value)
+
+
 def renamed_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published U-Net's tensors under our names."""
     return _renamed(state, _UNET_NAMES)
@@ -133,7 +156,8 @@ def renamed_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def renamed_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published autoencoder's tensors under diffusers' names, which count the decoder's levels from below."""
-    levels = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("decoder.up."))
+    found = (re.match(r"decoder\.up\.(\d+)\.", name) for name in state)
+    levels = 1 + max((int(level[1]) for level in found if level), default=0)
     out = {}
     for name, tensor in _renamed(state, _VAE_NAMES).items():
         out[re.sub(r"\|(\d+)", lambda found: str(levels - 1 - int(found[1])), name)] = tensor
@@ -141,17 +165,21 @@ def renamed_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def renamed_vocoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published vocoder's tensors under transformers' names, pairs of weight normalisation multiplied out."""
-    fused: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name.endswith("weight_v"):
-            axes = tuple(range(1, tensor.ndim))
-            gain = state[name.removesuffix("v") + "g"]
-            fused[name.removesuffix("_v")] = gain * tensor / tensor.norm(dim=axes, keepdim=True)
-        elif not name.endswith("weight_g"):
-            fused[name] = tensor
-    bands = fused["conv_pre.weight"].shape[1]
-    return {"mean": torch.zeros(bands), "scale": torch.ones(bands), **_renamed(fused, _VOCODER_NAMES)}
+    """A published vocoder's tensors under transformers' names, pairs of weight normalisation multiplied out.
+
+    What lacks its other half stays as it is, for `load` to name.
+    """
+    fused = dict(state)
+    for name, direction in state.items():
+        gain = state.get(name.removesuffix("v") + "g")
+        if name.endswith("weight_v") and gain is not None and gain.shape[:1] == direction.shape[:1]:
+            length = direction.norm(dim=tuple(range(1, direction.ndim)), keepdim=True)
+            fused[name.removesuffix("_v")] = gain * fused.pop(name) / length
+            del fused[name.removesuffix("v") + "g"]
+    first = fused.get("conv_pre.weight")
+    if first is not None:  # the levels that published vocoders hear are not normalised
+        fused |= {"mean": torch.zeros(first.shape[1]), "scale": torch.ones(first.shape[1])}
+    return _renamed(fused, _VOCODER_NAMES)
 
 
 def _renamed(state: Mapping[str, Tensor], names: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
