@@ -217,7 +217,7 @@ def test_midi_is_generated(rolls: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     first, second = (one["manifest"] for one in json.loads(done.stdout)["outcomes"])
     assert set(first["stems"]) <= {"bass", "drums"}
-    assert first["parameters"]["bars"] == 4
+    assert first["parameters"]["bars"] == 4 and first["parameters"]["steps"] == 3, "the prior's own number"
     files = [tmp_path / "tiny-rolls" / f"seed-{k}" / f"seed-{k}.mid" for k in (0, 1)]
     music = [read_midi(file) for file in files]
     assert [len(one.notes) for one in music] == [first["notes"], second["notes"]]

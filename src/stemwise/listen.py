@@ -74,7 +74,7 @@ def _encoded(signal: np.ndarray, rate: int, how: Encoding) -> str:
         return base64.b64encode(file.read_bytes()).decode("ascii")
 
 
-def tour(song: Path, out: Path, model: str, steps: int) -> list[Section]:
+def tour(song: Path, out: Path, model: str, steps: int | None) -> list[Section]:
     """Run every verb on a song, below `out`, and describe what each did. Raises StemwiseError where one fails."""
     out.mkdir(parents=True, exist_ok=True)
 
@@ -87,7 +87,7 @@ def tour(song: Path, out: Path, model: str, steps: int) -> list[Section]:
             raise StemwiseError(f"stemwise {' '.join(command)} failed; run it alone to see why")
         return f"stemwise {' '.join(words)}", Path(json.loads(done.stdout)["outcomes"][0]["folder"])
 
-    fast = ("--steps", str(steps))
+    fast = () if steps is None else ("--steps", str(steps))
     separated, stems = run("separate", str(song))
     accompanied, band = run("accompany", str(stems), "--want", "bass,drums", *fast)
     replaced, other = run("edit", str(stems), "--replace", "guitar", *fast)
@@ -117,7 +117,7 @@ def main(
     song: Annotated[Path, typer.Argument(help="A song, 20 seconds or so.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the page and of what the verbs make.")] = Path("listen"),
     model: Annotated[str, typer.Option("--model")] = "band",
-    steps: Annotated[int, typer.Option("--steps", min=1)] = 24,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="The model's own.", show_default=False)] = None,
 ) -> None:
     """Run every verb on a song and write OUT/index.html, which plays the results."""
     try:

@@ -76,6 +76,11 @@ class Model:
         return self.system.evaluations
 
     @property
+    def steps(self) -> int:
+        """Sampling steps a window when making something new, unless told otherwise."""
+        return self.system.steps
+
+    @property
     def precision(self) -> str:
         """What the network is evaluated in."""
         return str(self.system.precision).removeprefix("torch.")
@@ -152,16 +157,18 @@ class Model:
         *,
         stems: Sequence[str] | None = None,
         seed: int = 0,
-        steps: int = 24,
+        steps: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Audio:
-        """New stems that belong together, at the model's rate and channels; the same seed gives the same music."""
+        """New stems that belong together, at the model's rate and channels; the same seed gives the same music. `steps` of
+        sampling a window; None: as many as the model wants.
+        """
         wanted = self._names(stems or self.stems)
         self._ask({}, wanted)
         if not 0 < seconds <= 3600:
             raise QueryError(f"cannot generate {seconds:g} seconds; ask for more than 0 and at most 3600")
         frames = round(seconds * self.rate)
-        made = self._sample(wanted, {}, frames, LEVEL, Run(seed, steps, progress))
+        made = self._sample(wanted, {}, frames, LEVEL, self._run(seed, steps, progress))
         return Audio(wanted, made[None], self.rate)
 
     def accompany(
@@ -171,10 +178,12 @@ class Model:
         *,
         rate: int | None = None,
         seed: int = 0,
-        steps: int = 24,
+        steps: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Audio:
-        """New stems for what was played: the given stems bit for bit (shorter ones padded), then the wanted ones."""
+        """New stems for what was played: the given stems bit for bit (shorter ones padded), then the wanted ones; `steps` as in
+        `generate`.
+        """
         wanted = self._names(want)
         heard = self._names(tuple(given))
         both = sorted(set(wanted) & set(heard))
@@ -186,7 +195,7 @@ class Model:
         parts = {frozenset({name}): Audio.of({name: torch.from_numpy(signal)}, at) for name, signal in signals.items()}
         self._ask(parts, wanted)
         context = {name: channels_at(signal, at, self.rate, self.channels) for name, signal in signals.items()}
-        made = self._sample(wanted, context, 0, self._scale(context), Run(seed, steps, progress))
+        made = self._sample(wanted, context, 0, self._scale(context), self._run(seed, steps, progress))
         frames = next(iter(signals.values())).shape[1]
         channels = max(signal.shape[0] for signal in signals.values())
         new = stereo_back(made, self.rate, at, frames, channels)
@@ -205,7 +214,7 @@ class Model:
         span: tuple[float, float] | None = None,
         rate: int | None = None,
         seed: int = 0,
-        steps: int = 24,
+        steps: int | None = None,
         evaluations: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Audio:
@@ -235,7 +244,7 @@ class Model:
             new = (old * gain)[keep]
             mixture = torch.where(where > 0, new.sum(0), mix) if span is not None else new.sum(0)
             return Audio(tuple(known[i] for i in keep), new[None], stems.rate, mixture[None])
-        return self._replaced(stems, chosen, where, Run(seed, steps, progress))
+        return self._replaced(stems, chosen, where, self._run(seed, steps, progress))
 
     def _replaced(self, stems: Audio, chosen: tuple[str, ...], where: Tensor, run: Run) -> Audio:
         self._names(chosen)
@@ -316,6 +325,9 @@ class Model:
         for block in continue_windows(make, total, self.window, overlap):
             done.append(block)
         return torch.cat(done, dim=-1)
+
+    def _run(self, seed: int, steps: int | None, progress: ProgressCallback | None) -> Run:
+        return Run(seed, self.steps if steps is None else steps, progress)
 
     def _ask(self, heard: Mapping[Part, Audio | Path], wanted: Sequence[str]) -> None:
         """Put the question to the system. Raises `QueryError` with the reason why it cannot answer."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import stemwise
 from stemwise import checkpoint
+from stemwise.cli import app
 from stemwise.errors import ModelError, QueryError
 from stemwise.systems.componet_base import AudioLdm2
 from stemwise.systems.componet_system import ComponetSystem
@@ -43,6 +46,33 @@ def test_every_verb(folder: Path, song: np.ndarray) -> None:
     torch.testing.assert_close(changed.data[..., : RATE // 5], both.data[..., : RATE // 5], atol=0, rtol=0)
     assert model.edit(song, remove=["bass"], rate=RATE).names == ("drums", "guitar", "piano")
     assert model.edit(song, extract=["bass", "drums"], rate=RATE).names == ("bass", "drums")
+
+
+def test_new_stems_take_the_models_own_number_of_steps(tmp_path: Path) -> None:
+    """On the command line, too, where the manifest says how many."""
+    folder = checkpoint.save_model(tmp_path / "componet", tiny(steps=3))
+    model = stemwise.load(folder)
+    own, told, other = (model.generate(0.5, stems=["bass"], steps=steps).data for steps in (None, 3, 4))
+    assert model.steps == 3 and torch.equal(own, told) and not torch.equal(own, other)
+    with pytest.raises(QueryError, match="steps is 0"):
+        model.generate(0.5, steps=0)
+    words = [
+        "generate",
+        "--seconds",
+        "0.5",
+        "--stems",
+        "bass",
+        "--model",
+        str(folder),
+        "--quiet",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    for more, spent in (([], 3), (["--steps", "1", "--name", "quick"], 1)):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 0, done.output
+        made = tmp_path / "out" / "componet" / ("quick" if more else "seed-0")
+        assert json.loads((made / "manifest.json").read_text())["parameters"]["steps"] == spent
 
 
 def test_wishes(folder: Path, song: np.ndarray) -> None:

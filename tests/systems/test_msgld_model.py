@@ -46,7 +46,9 @@ def test_the_vocoders_stems_are_not_closed(folder: Path, song: np.ndarray) -> No
 
 def test_generate_accompany_and_edit(folder: Path, song: np.ndarray) -> None:
     model = stemwise.load(folder)
-    assert model.generate(0.7, steps=2).data.shape == (1, 4, 1, 5600)
+    piece = model.generate(0.7)
+    assert piece.data.shape == (1, 4, 1, 5600)
+    assert torch.equal(piece.data, model.generate(0.7, steps=2).data), "the configuration's number of steps"
     both = model.accompany({"guitar": song}, ["bass"], rate=RATE, steps=2)
     assert both.names == ("guitar", "bass")
     np.testing.assert_array_equal(both["guitar"][0].numpy(), song)

@@ -37,7 +37,7 @@ def accompany(
     model: o.LongModelName = "band",
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/NAME.")] = o.ACCOMPANIED,
     device: o.Device = "auto",
-    steps: o.Steps = 24,
+    steps: o.Steps = None,
     stem: o.Described = None,
     negative: o.Negative = None,
     guidance: o.Guidance = None,
@@ -93,7 +93,12 @@ def accompany(
     played, source = heard(given, loaded, wanted)
     wanted = wanted or tuple(stem for stem in loaded.stems if stem not in played)
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
-    parameters: dict[str, Any] = {"want": list(wanted), "given": list(played), "steps": steps, **o.told(wishes)}
+    parameters: dict[str, Any] = {
+        "want": list(wanted),
+        "given": list(played),
+        "steps": steps or loaded.steps,
+        **o.told(wishes),
+    }
     base = name or (source.resolve().name if source.is_dir() else source.stem)
 
     def play(number: int, progress: ProgressCallback) -> Audio:

@@ -44,7 +44,7 @@ def edit(
     model: o.ModelName = "band",
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/SONG-EDIT.")] = o.EDITED,
     device: o.Device = "auto",
-    steps: o.Steps = 24,
+    steps: o.Steps = None,
     evaluations: o.Evaluations = None,
     filename: o.Template = "{track}/{stem}.{ext}",
     mp3: o.Mp3 = False,
@@ -91,7 +91,12 @@ def edit(
         known_names(names, loaded.stems, f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
     parameters: dict[str, Any] = {verb: list(names) for verb, names in asked.items() if names}
-    parameters |= {"span": list(seconds) if seconds else None, "steps": steps, "evaluations": spent, **wishes}
+    parameters |= {
+        "span": list(seconds) if seconds else None,
+        "steps": steps or loaded.steps,
+        "evaluations": spent,
+        **wishes,
+    }
     parameters |= {"heard": list(sides[0]), "wanted": list(sides[1])} if any(sides) else {}
     label = f"{'-'.join(sides[0])}-to-{'-'.join(sides[1])}" if any(sides) else _label(asked, seconds)
 

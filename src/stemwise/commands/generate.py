@@ -32,7 +32,7 @@ def generate(
     model: o.ModelName = "band",
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/NAME.")] = o.GENERATED,
     device: o.Device = "auto",
-    steps: o.Steps = 24,
+    steps: o.Steps = None,
     stem: o.Described = None,
     negative: o.Negative = None,
     guidance: o.Guidance = None,
@@ -87,7 +87,12 @@ def generate(
     wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
 
-    parameters: dict[str, Any] = {"seconds": seconds, "steps": steps, "stems": list(wanted), **o.told(wishes)}
+    parameters: dict[str, Any] = {
+        "seconds": seconds,
+        "steps": steps or loaded.steps,
+        "stems": list(wanted),
+        **o.told(wishes),
+    }
 
     def play(number: int, progress: ProgressCallback) -> Audio:
         return loaded.generate(seconds, stems=wanted, seed=number, steps=steps, progress=progress)

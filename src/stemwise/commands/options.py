@@ -18,7 +18,15 @@ ModelName = Annotated[str, typer.Option("-n", "--model", help="A bundled model's
 LongModelName = Annotated[str, typer.Option("--model", help="A bundled model's name, or a model folder.")]
 Device = Annotated[str, typer.Option("-d", "--device", help="auto, cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result on the same machine.")]
-Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps: more is slower and often better.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        min=1,
+        help="Sampling steps: more is slower and often better; the model's own number.",
+        show_default=False,
+    ),
+]
 Evaluations = Annotated[
     int | None,
     typer.Option(

@@ -26,7 +26,7 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint, Free
 from stemwise.query import Query
 from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
-from stemwise.systems.system import Context, Guide, unanswerable
+from stemwise.systems.system import STEPS, Context, Guide, unanswerable
 
 QUIET = 1e-4
 GUIDANCE = 1.5
@@ -77,6 +77,11 @@ class BandSystem:
     def evaluations(self) -> int:
         """One is enough for the posterior mean."""
         return 1
+
+    @property
+    def steps(self) -> int:
+        """As those whose configuration does not say."""
+        return STEPS
 
     @property
     def sums(self) -> bool:

@@ -22,9 +22,9 @@ from stemwise.diffusion import (
     NoiseSource,
     common,
     cost,
+    ddim_timesteps,
     from_alphas_cumprod,
     last,
-    leading_timesteps,
     preserving,
     sample,
     seeded,
@@ -34,7 +34,7 @@ from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.stems import known_names
 from stemwise.systems.componet import Componet, ComponetSampling
-from stemwise.systems.system import Context, Mono, Phase, phase_of, unanswerable
+from stemwise.systems.system import Context, Mono, Phase, phase_of, trained, unanswerable
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class ComponetSystem(Mono):
     def evaluations(self) -> int:
         """As the configuration says."""
         return self.how.steps * cost(self.how.rule)
+
+    @property
+    def steps(self) -> int:
+        """As the configuration says."""
+        return self.how.steps
 
     @property
     def sums(self) -> bool:
@@ -182,13 +187,13 @@ class ComponetSystem(Mono):
                 return denoiser(x, sigma)
 
         config = self.prior.config.base
-        count = min(steps, config.timesteps)
+        trained(self.prior.base.scale)
         times = (
-            leading_timesteps(count, config.timesteps, 1)
+            ddim_timesteps(steps, config.timesteps)
             if self.how.spacing == "leading"
-            else trailing_timesteps(count, config.timesteps)
+            else trailing_timesteps(min(steps, config.timesteps), config.timesteps)
         )
-        sigmas = from_alphas_cumprod(self.prior.base.alphas_cumprod.cpu(), times)
+        sigmas = from_alphas_cumprod(self.prior.base.alphas_cumprod, times)
         start = preserving(sigmas[0]).float() * constraint.noise(noise)
         return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x
 

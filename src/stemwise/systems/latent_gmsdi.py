@@ -22,7 +22,7 @@ from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources
-from stemwise.systems.system import Context, unanswerable
+from stemwise.systems.system import STEPS, Context, unanswerable
 from stemwise.systems.text_to_audio import TextToAudio
 
 Gap = Callable[[Tensor], Tensor]
@@ -98,6 +98,11 @@ class LatentGmsdi:
     def evaluations(self) -> int:
         """Steps of a separation, each one evaluation of all sources of all candidates."""
         return 50
+
+    @property
+    def steps(self) -> int:
+        """As those whose configuration does not say."""
+        return STEPS
 
     @property
     def sums(self) -> bool:

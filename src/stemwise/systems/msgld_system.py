@@ -19,24 +19,25 @@ from stemwise.diffusion import (
     NoiseSource,
     common,
     cost,
+    ddim_timesteps,
     from_alphas_cumprod,
     last,
-    leading_timesteps,
     preserving,
     sample,
     seeded,
 )
 from stemwise.systems.msgld import LatentSampling, Msgld
-from stemwise.systems.system import Context, Mono, Phase, phase_of
+from stemwise.systems.system import Context, Mono, Phase, phase_of, trained
 
 
 @dataclass(frozen=True)
 class MsgldSystem(Mono):
     """A latent prior of all stems, and how it is sampled (`how`, by default as the model's configuration says).
 
-    `precision` is what the U-Net is evaluated in; codec and state stay float32. Sampling starts at the published levels' noisiest and, unlike the published loop, ends at the clean estimate.
-    `phase` says how a separated stem gets its wave: by masking the mixture's spectrogram with the stems' spectrograms,
-    so that the stems sum to it, or by the vocoder, as published.
+    `precision` is what the U-Net is evaluated in; codec and state stay float32. Sampling starts at the published levels'
+    noisiest and, unlike the published loop, ends at the clean estimate. `phase` says how a separated stem gets its wave: by
+    masking the mixture's spectrogram with the stems' spectrograms, so that the stems sum to it, or by the vocoder, as
+    published.
     """
 
     prior: Msgld
@@ -60,6 +61,11 @@ class MsgldSystem(Mono):
     def evaluations(self) -> int:
         """As the configuration says."""
         return self.how.steps * cost(self.how.rule)
+
+    @property
+    def steps(self) -> int:
+        """As the configuration says."""
+        return self.how.steps
 
     @property
     def sums(self) -> bool:
@@ -117,12 +123,10 @@ class MsgldSystem(Mono):
                 return denoiser(x, sigma)
 
         config = self.prior.config
-        times = leading_timesteps(min(steps, config.timesteps), config.timesteps, 1)
-        sigmas = from_alphas_cumprod(self.prior.alphas_cumprod.cpu(), times)
+        trained(self.prior.scale)
+        sigmas = from_alphas_cumprod(self.prior.alphas_cumprod, ddim_timesteps(steps, config.timesteps))
         start = preserving(sigmas[0]).float() * constraint.noise(noise)
-        return last(
-            sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)
-        ).x
+        return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x
 
     def _given(self, context: Context, device: torch.device) -> Constraint:
         """Known stems whole, spans as far as whole latents were heard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, cast, get_args
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from stemwise.diffusion import Denoiser
-from stemwise.errors import QueryError
+from stemwise.errors import ModelError, QueryError
 from stemwise.query import Query
+
+STEPS = 24
+"""Sampling steps of new content where a model's configuration does not say."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class System(Protocol):
         ...
 
     @property
+    def steps(self) -> int:
+        """Sampling steps a window of new content that are taken unless told otherwise."""
+        ...
+
+    @property
     def sums(self) -> bool:
         """Whether what it separates sums to what it heard."""
         ...
@@ -114,6 +123,11 @@ class Mono:
         return 1
 
     @property
+    def steps(self) -> int:
+        """Its configuration does not say."""
+        return STEPS
+
+    @property
     def sums(self) -> bool:
         """Always."""
         return True
@@ -145,6 +159,15 @@ def phase_of(name: str) -> Phase:
     if name not in get_args(Phase):
         raise QueryError(f"unknown phase {name!r}; choose {' or '.join(get_args(Phase))}")
     return cast(Phase, name)
+
+
+def trained(scale: Tensor) -> None:
+    """Raises ModelError unless a latent model has found the scale of its latents, as training does with its first batch."""
+    if not 0 < float(scale) < math.inf:
+        raise ModelError(
+            f"the scale of this model's latents is {float(scale):g}: it was never trained; train it, then give the folder "
+            "that its training wrote"
+        )
 
 
 def unanswerable(query: Query, names: Sequence[str], owner: str) -> str | None:
