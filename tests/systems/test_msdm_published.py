@@ -132,5 +132,5 @@ def test_gain_of_long_runs_without_noise(name: str) -> None:
 
 def test_small_steps_from_a_high_level_reach_the_ratio_of_amplitudes() -> None:
     case = GAINS["two_sources_ode_limit"]
-    made = gain("dirac0", case["source_std"], 3000, 0.0, 1, sigma_max=100.0)
+    made = gain("dirac0", case["source_std"], 1000, 0.0, 1, sigma_max=100.0)
     torch.testing.assert_close(made, torch.tensor(case["gain"], dtype=torch.float64), atol=2e-3, rtol=0)
