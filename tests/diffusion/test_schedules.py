@@ -57,6 +57,20 @@ def test_spacings_are_those_of_their_names(n: int) -> None:
         assert bool((spacing(n, 100).diff() < 0).all())
 
 
+@pytest.mark.parametrize("n", [1, 5, 10, 20, 50, 150, 200, 500])
+def test_ddim_steps_are_the_published_ones(n: int) -> None:
+    """Leading spacing from step 1, also at 150, which does not divide 1000: its first step is 895."""
+    assert torch.equal(schedules.ddim_timesteps(n, 1000), schedules.leading_timesteps(n, 1000, 1))
+
+
+@pytest.mark.parametrize("n", [334, 400, 501, 600, 999, 1000, 5000])
+def test_many_ddim_steps_begin_in_the_noise(n: int) -> None:
+    times = schedules.ddim_timesteps(n, 1000)
+    assert len(times) == min(n, 999) and len(times.unique()) == len(times)
+    assert 990 <= times[0] <= 999 and times[-1] == 1
+    assert bool((times.diff() < 0).all())
+
+
 @pytest.mark.parametrize("bad", [(0, 0.1, 1.0), (5, 0.0, 1.0), (5, 2.0, 1.0)])
 def test_impossible_levels_are_refused(bad: tuple[int, float, float]) -> None:
     for schedule in (schedules.karras, schedules.exponential):

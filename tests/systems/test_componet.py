@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stemwise.errors import QueryError
+from stemwise.errors import ModelError, QueryError
 from stemwise.nets.relations import PromptTable, Words
 from stemwise.query import Query
 from stemwise.stems import Audio
@@ -141,6 +141,33 @@ def test_kept_latents_train_as_waves_do() -> None:
         torch.testing.assert_close(
             model.loss(kept, generator(seed)), model.loss(batch, generator(seed)), atol=1e-4, rtol=1e-3
         )
+
+
+def test_weights_are_of_types_that_every_device_has() -> None:
+    """Apple's GPUs refuse float64."""
+    for model in (tiny(), tiny(MELVAE)):
+        assert {value.dtype for value in (*model.parameters(), *model.buffers())} == {torch.float32}
+
+
+def test_models_that_were_never_trained_do_not_answer() -> None:
+    """Their scale is 0, by which latents would be divided."""
+    model = tiny()
+    model.base.scale.zero_()
+    with pytest.raises(ModelError, match="scale of this model's latents is 0: it was never trained"):
+        ComponetSystem(model).separate(torch.zeros(1, 1, 4096), 1)
+    with pytest.raises(ModelError, match="it was never trained"):
+        ComponetSystem(model).sample(["bass"], Context({}, {}, 1.0), seed=1, steps=1)
+
+
+@pytest.mark.parametrize("steps", [600, 1000])
+def test_as_many_steps_as_there_are_levels_begin_at_the_noisiest(steps: int) -> None:
+    """With the published spacing, too."""
+    for spacing in ("leading", "trailing"):
+        model = tiny(spacing=spacing)
+        seen: list[float] = []
+        model.predict = lambda x, time, *_, seen=seen: seen.append(float(time[0])) or torch.zeros_like(x)  # type: ignore[method-assign, func-returns-value]
+        ComponetSystem(model).sample(["bass"], Context({}, {}, 1.0), seed=1, steps=steps)
+        assert seen[0] >= 990 and len(seen) in (steps, steps - 1)
 
 
 def test_the_base_learns_without_hearing_and_finds_its_scale() -> None:

@@ -25,6 +25,7 @@ from stemwise.diffusion import (
     sample,
     tape,
 )
+from stemwise.errors import ModelError
 from stemwise.nets.unet_stems import UNetStemsConfig
 from stemwise.query import Query
 from stemwise.systems.msgld import Msgld, MsgldConfig
@@ -141,6 +142,38 @@ def test_rules_land_on_the_clean_estimate() -> None:
         sigmas = from_alphas_cumprod(prior.alphas_cumprod, leading_timesteps(3, 1000, 1))
         end = last(sample(prior.denoiser(None), sigmas, torch.randn, constraint=Free((1, 4, 4, 8, 8)), step=rule))
         torch.testing.assert_close(end.x, end.denoised, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [600, 1000])
+def test_as_many_steps_as_there_are_levels_begin_at_the_noisiest(steps: int) -> None:
+    """Levels of the table, not more than it has."""
+    prior = tiny()
+    seen: list[float] = []
+    prior.net.forward = lambda x, time, mixture=None: seen.append(float(time[0])) or torch.zeros_like(x)  # type: ignore[method-assign, func-returns-value]
+    MsgldSystem(prior).sample(["bass"], Context({}, {}, 1.0), seed=1, steps=steps)
+    assert seen[0] >= 990 and len(seen) == min(steps, 999)
+
+
+def test_models_that_were_never_trained_do_not_answer() -> None:
+    """Their scale is 0, by which latents would be divided."""
+    system = MsgldSystem(Msgld(MsgldConfig(codec=CODEC, net=NET)).eval())
+    with pytest.raises(ModelError, match="scale of this model's latents is 0: it was never trained"):
+        system.separate(torch.zeros(1, 1, 4096), 1)
+    with pytest.raises(ModelError, match="it was never trained"):
+        system.sample(["bass"], Context({}, {}, 1.0), seed=1, steps=1)
+
+
+def test_latents_that_the_network_cannot_halve_are_refused() -> None:
+    """33 latents of a window, a multiple of the codec's step but not of the network's two levels; kept ones, too."""
+    prior = Msgld(MsgldConfig(codec=CODEC, net=NET))
+    for batch in (torch.randn(1, 4, 1, 33 * CODEC.stride), torch.randn(1, 5, 4, 33, 8)):
+        with pytest.raises(ModelError, match=r"33 x 8 positions .*must be multiples of 2: .*data\.frames"):
+            prior.loss(batch, torch.Generator().manual_seed(0))
+
+
+def test_weights_are_of_types_that_every_device_has() -> None:
+    """Apple's GPUs refuse float64."""
+    assert {value.dtype for value in (*tiny().parameters(), *tiny().buffers())} == {torch.float32}
 
 
 def test_training_sets_the_scale_once_and_leaves_the_codec() -> None:

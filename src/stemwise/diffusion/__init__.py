@@ -59,6 +59,7 @@ from stemwise.diffusion.sampling import (
     tape,
 )
 from stemwise.diffusion.schedules import (
+    ddim_timesteps,
     exponential,
     flow,
     from_alphas_cumprod,
@@ -103,6 +104,7 @@ __all__ = [
     "common",
     "cost",
     "couple",
+    "ddim_timesteps",
     "dpm2_ancestral",
     "dpmpp_2m",
     "energy",

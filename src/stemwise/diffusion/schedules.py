@@ -90,6 +90,19 @@ def leading_timesteps(n: int, steps: int, offset: int = 0) -> Tensor:
     return torch.arange(n - 1, -1, -1, dtype=torch.float64) * (steps // n) + offset
 
 
+def ddim_timesteps(n: int, steps: int) -> Tensor:
+    """Leading spacing from step 1, as latent diffusion is sampled (Rombach et al. 2022): at most steps - 1 of them, falling.
+
+    Where `n` does not divide `steps` and the whole strides would miss more than a tenth of them at the noisy end (600 of
+    1000 would begin at 600), strides are as long as they are on average.
+    """
+    n = max(1, min(n, steps - 1))
+    stride: float = steps // n
+    if (n - 1) * (steps / n - stride) > steps / 10:
+        stride = steps / n
+    return torch.arange(n - 1, -1, -1, dtype=torch.float64).mul(stride).floor() + 1
+
+
 def trailing_timesteps(n: int, steps: int) -> Tensor:
     """Falling from steps - 1 by steps / n, rounded ("trailing" spacing, Lin et al. 2024)."""
     return torch.arange(n, 0, -1, dtype=torch.float64).mul(steps / n).round() - 1

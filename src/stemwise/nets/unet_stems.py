@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from stemwise.errors import ModelError
+
 GROUPS = 32
 HEAD = 32  # channels of an attention head
 
@@ -99,7 +101,16 @@ class UNetStems(nn.Module):
         self.write = _zero(nn.Conv3d(now, config.stems, 3, padding=1))
 
     def forward(self, x: Tensor, time: Tensor, mixture: Sequence[Tensor] | None = None) -> Tensor:
-        """Run the network; `mixture` is the `pyramid` of the mixture's latent, None the same as one of silence."""
+        """Run the network; `mixture` is the `pyramid` of the mixture's latent, None the same as one of silence.
+
+        Raises ModelError unless it can halve time and mel as often as it does.
+        """
+        if any(size % self.config.multiple for size in x.shape[-2:]):
+            raise ModelError(
+                f"latents of {x.shape[-2]} x {x.shape[-1]} positions (time, mel); the network halves them "
+                f"{len(self.config.multipliers) - 1} times, so both must be multiples of {self.config.multiple}: "
+                "pad them, or train with another data.frames"
+            )
         noise = F.silu(self.time[1](F.silu(self.time[0](time_embedding(time, self.config.channels).to(x.dtype)))))
         h, skips = x, []
         for block, level in zip(self.encoder, self._levels):

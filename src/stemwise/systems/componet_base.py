@@ -110,7 +110,6 @@ class AudioLdm2(nn.Module):
     """Codec, U-Net and words. ``scale`` brings latents to unit variance: that of the first batch, unless it was published."""
 
     scale: Tensor
-    alphas_cumprod: Tensor
 
     def __init__(self, config: AudioLdm2Config) -> None:
         super().__init__()
@@ -121,8 +120,8 @@ class AudioLdm2(nn.Module):
         count, text = len(config.stems), config.text
         self.words = Words(count, text.widths) if text.kind == "words" else PromptTable(count, text.widths, text.tokens)
         self.register_buffer("scale", torch.tensor(0.0))
-        table = scaled_linear_beta(config.timesteps, config.beta_start, config.beta_end)
-        self.register_buffer("alphas_cumprod", table, persistent=False)
+        # No buffer: it stays on the CPU, in float64, which some devices lack.
+        self.alphas_cumprod = scaled_linear_beta(config.timesteps, config.beta_start, config.beta_end)
         self._sampler = Sampler(config.stems, config.tasks)
 
     def encode(self, wave: Tensor) -> Tensor:
@@ -175,7 +174,7 @@ class AudioLdm2(nn.Module):
         device = generator.device
         time = torch.randint(self.config.timesteps, (len(clean),), generator=generator, device=device).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator, device=device).to(clean.device)
-        level = self.alphas_cumprod.float()[time].reshape(-1, 1, 1, 1)
+        level = self.alphas_cumprod.float().to(clean.device)[time].reshape(-1, 1, 1, 1)
         signal, spread = level.sqrt(), (1 - level).sqrt()
         target = noise if self.config.predicts == "noise" else signal * noise - spread * clean
         return signal * clean + spread * noise, time, target

@@ -81,16 +81,15 @@ class Msgld(nn.Module):
     """
 
     scale: Tensor
-    alphas_cumprod: Tensor
 
     def __init__(self, config: MsgldConfig) -> None:
         super().__init__()
         self.config = config
         self.codec = MelVae(config.codec).requires_grad_(False)
         self.net = UNetStems(config.net)
-        table = scaled_linear_beta(config.timesteps, config.beta_start, config.beta_end)
         self.register_buffer("scale", torch.tensor(0.0))
-        self.register_buffer("alphas_cumprod", table, persistent=False)
+        # No buffer: it stays on the CPU, in float64, which some devices lack.
+        self.alphas_cumprod = scaled_linear_beta(config.timesteps, config.beta_start, config.beta_end)
 
     def encode(self, wave: Tensor, noise: Tensor | None = None) -> Tensor:
         """Scaled latents (..., channel, time', mel') of waves (..., time), as `MelVae.encode`."""
@@ -147,7 +146,7 @@ class Msgld(nn.Module):
             clean, mixture = clean * self.scale, mixture * self.scale
             time = torch.randint(self.config.timesteps, (len(clean),), generator=generator, device=device)
             noise = normal(clean)
-            level = self.alphas_cumprod.float()[time].reshape(-1, 1, 1, 1, 1)
+            level = self.alphas_cumprod.float().to(device)[time].reshape(-1, 1, 1, 1, 1)
             noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
             target = noise if self.config.predicts == "noise" else level.sqrt() * noise - (1 - level).sqrt() * clean
             heard = torch.rand(len(clean), generator=generator, device=device) >= self.config.dropped
