@@ -18,6 +18,14 @@ def test_recorded_log_mel() -> None:
     torch.testing.assert_close(Mel().log(wave), tensors("mel/mel")["log_mel"], atol=3e-4, rtol=0)
 
 
+def test_half_precision_and_autocast_leave_the_log_mel_exact() -> None:
+    wave = torch.randn(2, 4096).bfloat16()
+    full = Mel().log(wave.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(Mel().log(wave.float()), full) and torch.equal(Mel().log(wave), full)
+    assert Mel().log(wave).dtype == torch.float32 and Mel().log(wave.double()).dtype == torch.float64
+
+
 def test_recorded_autoencoder() -> None:
     recorded, module = tensors("vae_tiny/tensors"), codec()
     mean, deviation = module.posterior(recorded["log_mel"][:, 0])
@@ -59,6 +67,15 @@ def test_latents_are_of_whole_windows() -> None:
     assert module.decode(latent).shape == (2, 3, 6400)
     with pytest.raises(ModelError, match="multiple of 640"):
         module.encode(torch.zeros(6401))
+
+
+@pytest.mark.parametrize(
+    ("samples", "named"),
+    [(6401, "6401 samples are not a multiple of 640"), (640, "640 samples are too short .* more than 1024")],
+)
+def test_windows_that_cannot_be_learnt_from(samples: int, named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        codec().loss(torch.randn(1, 4, 1, samples), torch.Generator())
 
 
 @pytest.mark.parametrize(

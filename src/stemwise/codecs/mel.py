@@ -42,10 +42,12 @@ class Mel:
     def log(self, audio: Tensor) -> Tensor:
         """(..., time) -> (..., time // hop, bands), at least ln floor; the surplus last frame is dropped.
 
-        Time must exceed half a window.
+        Time must exceed half a window. Half precision is raised to float32, also where autocast would lower it.
         """
-        magnitudes = self.transform(audio).abs()[..., : audio.shape[-1] // self.hop]
-        return (self.bank(magnitudes) @ magnitudes).clamp_min(self.floor).log().transpose(-1, -2)
+        with torch.autocast(audio.device.type, enabled=False):
+            full = audio.to(torch.promote_types(audio.dtype, torch.float32))
+            magnitudes = self.transform(full).abs()[..., : audio.shape[-1] // self.hop]
+            return (self.bank(magnitudes) @ magnitudes).clamp_min(self.floor).log().transpose(-1, -2)
 
     def transform(self, audio: Tensor) -> Tensor:
         """(..., time) -> complex (..., fft // 2 + 1, 1 + time // hop)."""

@@ -127,7 +127,16 @@ class MelVae(nn.Module):
 
         Autoencoder: mean absolute error of the log-mel and `kl` times the divergence. Vocoder, from a span of the true
         log-mel: spectral convergence and log magnitudes at three resolutions (Yamamoto et al. 2020) and the log-mel again.
+
+        Raises ModelError for windows that are not of whole latents, or too short for the widest of these resolutions.
         """
+        samples = self.config.shape(batch.shape[-1])[1] * self.config.stride
+        longest = max(self.config.mel.fft, *(fft for fft, _, _ in RESOLUTIONS))
+        if samples <= longest // 2:
+            raise ModelError(
+                f"windows of {samples} samples are too short to learn from: the loss needs more than {longest // 2}, half "
+                "of its longest Fourier transform; train with a larger data.frames"
+            )
         stems = batch.mean(2)
         waves = torch.cat([stems, stems.sum(1, keepdim=True)], 1).flatten(0, 1)
         waves = waves[waves.square().mean(-1) > 1e-8]  # silence is one point, learnt from the pauses of other examples
