@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from published_componet import config, context, control, near, tensors, unet
 from stemwise.errors import ModelError
-from stemwise.nets.control import ControlNet, ControlTransformer, recomputed
+from stemwise.nets.control import ControlNet, ControlTransformer, UNetResiduals, recomputed
 from stemwise.nets.pretrained import stable_audio_transformer
 
 TRANSFORMER: dict[str, Any] = {
@@ -116,6 +117,19 @@ def test_adapters_on_disk(tmp_path: Path) -> None:
         ControlTransformer.from_pretrained(tmp_path / "adapter")
     with pytest.raises(ModelError, match="not a saved adapter"):
         ControlNet.from_pretrained(tmp_path / "absent")
+    file = tmp_path / "adapter" / "config.json"
+    written = json.loads(file.read_text())
+    for content, named in (
+        ([], "a list, not the arguments"),
+        ({**written, "widths": [1]}, "unexpected keyword argument 'widths'"),
+        ({"_class_name": "ControlNet"}, "missing 1 required positional argument: 'unet'"),
+        ({**written, "unet": 3}, "not the arguments of a ControlNet"),
+        ({**written, "unet": {"widths": 3}}, "no arguments of diffusers"),
+    ):
+        file.write_text(json.dumps(content))
+        with pytest.raises(ModelError, match=named) as refused:
+            ControlNet.from_pretrained(tmp_path / "adapter")
+        assert str(file) in str(refused.value)
     (tmp_path / "adapter" / "diffusion_pytorch_model.safetensors").write_bytes(b"\x80\x02.")
     with pytest.raises(ModelError, match="not a saved adapter"):
         ControlNet.from_pretrained(tmp_path / "adapter")
@@ -130,11 +144,14 @@ def test_bases_that_do_not_fit() -> None:
     with pytest.raises(ModelError, match="for a transformer take ControlTransformer"):
         ControlNet.of(stable_audio_transformer(TRANSFORMER))
     found = tensors("deep")
-    with (
-        torch.no_grad(),
-        pytest.raises(ModelError, match="do not fit a U-Net"),
-        control("deep")(found["latent"], found["timestep"], found["condition"], **context(found)).into(base),
-    ):
-        pass
+    with torch.no_grad():
+        residuals = control("deep")(found["latent"], found["timestep"], found["condition"], **context(found))
+    for skips, other in ((residuals.skips, base), (residuals.skips[:-1], unet("deep"))):  # too many, too few
+        wrong = UNetResiduals(skips, residuals.middle)
+        with (
+            pytest.raises(ModelError, match=rf"{len(skips)} residuals do not fit a U-Net of \d+ skips"),
+            wrong.into(other),
+        ):
+            raise AssertionError("entered")
     with pytest.raises(ModelError, match="no arguments of diffusers"):
         ControlNet({"widths": [1, 2]})

@@ -43,14 +43,16 @@ class UNetResiduals:
     @contextlib.contextmanager
     def into(self, base: Any) -> Iterator[None]:
         """A stock U-Net adds them in every pass inside; outside it is as it was. Zeros leave its output bit for bit."""
-        left = list(self.skips)
+        left, skips = list(self.skips), sum(len(block.resnets) for block in base.up_blocks)
+        if len(left) != skips:
+            raise ModelError(
+                f"{len(left)} residuals do not fit a U-Net of {skips} skips; take an adapter of a base of its shape"
+            )
         shares = []
         for block in base.up_blocks:  # the first consumes the last skips
             count = len(block.resnets)
             shares.append(left[-count:])
             del left[-count:]
-        if left:
-            raise ModelError(f"{len(self.skips)} residuals do not fit a U-Net of {len(self.skips) - len(left)} skips")
 
         def wider(share: list[Tensor]) -> Hook:
             def hook(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -133,10 +135,19 @@ class _Control(nn.Module):
             tensors = load_file(place / WEIGHTS)
         except Exception as error:  # absent, not JSON, cut short, a pickle
             raise ModelError(f"{place}: not a saved adapter ({error}); it must hold {CONFIG} and {WEIGHTS}") from error
+        if not isinstance(document, dict):
+            raise ModelError(f"{place / CONFIG}: a {type(document).__name__}, not the arguments of a {cls.kind}")
         kind = document.pop("_class_name", None)
         if kind != cls.kind:
             raise ModelError(f"{place}: holds a {kind}, not a {cls.kind}")
-        control = cls(**document)
+        try:
+            control = cls(**document)
+        except (
+            TypeError,
+            AttributeError,
+            ModelError,
+        ) as error:  # an unknown or missing key, or a value of another kind
+            raise ModelError(f"{place / CONFIG}: these are not the arguments of a {cls.kind}: {error}") from error
         missing, surplus = control.load_state_dict(tensors, strict=False)
         if missing or surplus:
             raise ModelError(
