@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 import stemwise
 from stemwise import checkpoint
-from stemwise.audio_io import write_audio
+from stemwise.audio_io import read_audio, write_audio
 from stemwise.cli import app
 from stemwise.errors import QueryError
 from tiny_band import write_tiny_band
@@ -96,6 +97,48 @@ def test_windows_continue_each_other(folder: Path) -> None:
     assert made.data.shape == (1, 1, 1, 9600) and len(calls) == 3
 
 
+def edited(folder: Path, source: Path, out: Path, heard: str, *more: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """The made mix and the parameters in its manifest, of `stemwise edit` from `heard` to bass and guitar."""
+    done = CliRunner().invoke(app, ["edit", str(source), "--heard", heard, "--wanted", "bass,guitar", "--model", str(folder),
+                                    "-o", str(out), "--quiet", *more])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (made,) = (out / "componet").iterdir()
+    return read_audio(made / "bass+guitar.wav")[0], json.loads((made / "manifest.json").read_text())["parameters"]
+
+
+def test_of_a_folder_those_stems_are_heard_that_are_named(folder: Path, song: np.ndarray, tmp_path: Path) -> None:
+    short = song[:, :5000]
+    stems = {"bass": short, "drums": short[:, ::-1].copy(), "piano": 0.5 * short}
+    for name, signal in stems.items():
+        write_audio(tmp_path / "song" / f"{name}.wav", signal, RATE)
+    write_audio(tmp_path / "sum.wav", stems["bass"] + stems["drums"], RATE)
+    found, _ = edited(folder, tmp_path / "song", tmp_path / "folder", "bass,drums", "--steps", "1")
+    expected, _ = edited(folder, tmp_path / "sum.wav", tmp_path / "file", "bass,drums", "--steps", "1")
+    np.testing.assert_array_equal(found, expected)
+    write_audio(tmp_path / "mixed" / "mix.wav", stems["bass"] + stems["drums"], RATE)
+    again, _ = edited(folder, tmp_path / "mixed", tmp_path / "mix", "bass,drums", "--steps", "1")
+    np.testing.assert_array_equal(again, expected)
+    words = ["edit", str(tmp_path / "song"), "--heard", "guitar,bass", "--wanted", "bass", "--model", str(folder)]
+    refused = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "refused")])
+    assert refused.exit_code == 1 and "has bass, drums, piano, but not guitar" in refused.output
+
+
+@pytest.mark.parametrize("heard", ["bass,drums", "bass,drums,guitar"], ids=["replace", "separate"])
+def test_steps_and_evaluations_are_one_number(folder: Path, song: np.ndarray, tmp_path: Path, heard: str) -> None:
+    """With a rule of two evaluations a step, and the manifest holds both."""
+    heun = checkpoint.save_model(tmp_path / "models" / "componet", tiny(rule="heun"))
+    source = write_audio(tmp_path / "mix.wav", song[:, :5000], RATE)
+    told, first = edited(heun, source, tmp_path / "steps", heard, "--steps", "3")
+    same, second = edited(heun, source, tmp_path / "evaluations", heard, "--evaluations", "6")
+    own, third = edited(heun, source, tmp_path / "own", heard)
+    np.testing.assert_array_equal(told, same)
+    assert not np.array_equal(told, own)
+    assert [(p["steps"], p["evaluations"]) for p in (first, second, third)] == [(3, 6), (3, 6), (2, 4)]
+    words = ["edit", str(source), "--heard", heard, "--wanted", "bass", "--steps", "1", "--evaluations", "1"]
+    refused = CliRunner().invoke(app, [*words, "--model", str(heun)])
+    assert refused.exit_code == 2 and "are one number" in refused.output
+
+
 def test_on_the_command_line(folder: Path, song: np.ndarray, tmp_path: Path) -> None:
     write_audio(tmp_path / "mix.wav", song, RATE)
     words = ["edit", str(tmp_path / "mix.wav"), "--heard", "bass,drums", "--wanted", "bass,guitar", "--model", str(folder),
@@ -114,6 +157,47 @@ def test_on_the_command_line(folder: Path, song: np.ndarray, tmp_path: Path) -> 
     assert refused.exit_code == 2 and "go together" in refused.output
 
 
+@pytest.mark.parametrize("rate", [0, -44100])
+def test_impossible_rates_are_refused_by_every_verb(folder: Path, song: np.ndarray, rate: int) -> None:
+    model = stemwise.load(folder)
+    for ask in (
+        lambda: stemwise.recompose(model, song, ("bass",), ("drums",), rate=rate),
+        lambda: model.separate(song, rate=rate),
+        lambda: model.accompany({"bass": song}, ["drums"], rate=rate),
+        lambda: model.edit(song, remove=["drums"], rate=rate),
+    ):
+        with pytest.raises(QueryError, match=f"the rate is {rate} Hz"):
+            ask()
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 1e-5, 4000.0, float("inf"), float("nan")])
+def test_impossible_lengths_are_refused(folder: Path, seconds: float) -> None:
+    model = stemwise.load(folder)
+    with pytest.raises(QueryError, match="cannot generate"):
+        stemwise.recompose(model, None, (), ("bass",), seconds=seconds, steps=1)
+    with pytest.raises(QueryError, match="cannot generate"):
+        model.generate(seconds, steps=1)
+
+
+@pytest.mark.parametrize("heard", [("bass",), ("bass", "drums")], ids=["accompany", "separate"])
+def test_no_steps_are_refused(folder: Path, song: np.ndarray, heard: tuple[str, ...]) -> None:
+    with pytest.raises(QueryError, match="steps is 0"):
+        stemwise.recompose(
+            stemwise.load(folder), song, heard, (heard[-1],) if len(heard) > 1 else ("piano",), rate=RATE, steps=0
+        )
+
+
+@pytest.mark.parametrize("heard", [("bass",), ("bass", "drums")], ids=["accompany", "separate"])
+def test_steps_count_the_same_whatever_is_asked(tmp_path: Path, song: np.ndarray, heard: tuple[str, ...]) -> None:
+    """A step of Heun's rule is two evaluations, the last one only one: when new stems are made and when a mix is separated."""
+    model = stemwise.load(checkpoint.save_model(tmp_path / "componet", tiny(rule="heun")))
+    passes: list[int] = []
+    model.system.prior.base.unet.register_forward_pre_hook(lambda *_: passes.append(1))
+    wanted = ("drums",)
+    stemwise.recompose(model, song[:, :5000], heard, wanted, rate=RATE, steps=3)
+    assert len(passes) == 5
+
+
 def test_questions_that_contradict_themselves(folder: Path, song: np.ndarray, tmp_path: Path) -> None:
     model = stemwise.load(folder)
     with pytest.raises(QueryError, match="no stem named 'flute'"):
@@ -123,6 +207,8 @@ def test_questions_that_contradict_themselves(folder: Path, song: np.ndarray, tm
             stemwise.recompose(model, source, heard, ("bass",), rate=RATE)
     with pytest.raises(QueryError, match="nothing is wanted"):
         stemwise.recompose(model, song, ("bass",), (), rate=RATE)
+    with pytest.raises(QueryError, match="2 candidates of a separation would be alike"):
+        stemwise.recompose(model, song, STEMS, ("bass",), rate=RATE, seed=(1, 2))
     write_tiny_band(tmp_path / "band")
     with pytest.raises(QueryError, match="makes stems, not mixes"):
         stemwise.recompose(stemwise.load(tmp_path / "band"), song, ("bass",), ("drums",), rate=RATE)

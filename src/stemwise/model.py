@@ -30,6 +30,8 @@ from stemwise.signals import Signal, channels_at, cut, read_signal, stereo_back,
 from stemwise.stems import Audio, Part, known_names
 from stemwise.systems.system import Context, System
 
+LONGEST = 3600.0
+"""Seconds that are generated at most."""
 LEVEL = 0.125
 """Root mean square of a generated mixture, -18 dBFS."""
 FADE_SECONDS = 0.02
@@ -89,6 +91,13 @@ class Model:
     def parameters(self) -> int:
         """How many weights it has."""
         return sum(p.numel() for p in self.system.prior.parameters())
+
+    def frames(self, seconds: float) -> int:
+        """How many samples of new music a length is. Raises QueryError for less than one, or more than an hour."""
+        frames = round(seconds * self.rate) if 0 < seconds <= LONGEST else 0
+        if frames < 1:
+            raise QueryError(f"cannot generate {seconds:g} seconds; ask for 1/{self.rate} (a sample) to {LONGEST:g}")
+        return frames
 
     # -- separate ----------------------------------------------------------------------------------------------------
 
@@ -165,10 +174,7 @@ class Model:
         """
         wanted = self._names(stems or self.stems)
         self._ask({}, wanted)
-        if not 0 < seconds <= 3600:
-            raise QueryError(f"cannot generate {seconds:g} seconds; ask for more than 0 and at most 3600")
-        frames = round(seconds * self.rate)
-        made = self._sample(wanted, {}, frames, LEVEL, self._run(seed, steps, progress))
+        made = self._sample(wanted, {}, self.frames(seconds), LEVEL, self._run(seed, steps, progress))
         return Audio(wanted, made[None], self.rate)
 
     def accompany(

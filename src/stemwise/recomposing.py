@@ -33,9 +33,9 @@ def recompose(
 
     `source` has the rate, channels and length of the answer; with nothing heard it is None, `seconds` are the length, and
     the rate is the model's. Wanted stems among the heard are taken out of the source, channel by channel, and sum to it
-    with the others; any other answer is new and mono, each window continuing the one before. Several seeds make as many
-    candidates in one batch, the first axis of `data`. `steps` is the model's own unless given. Raises QueryError for models
-    that hear stems one by one.
+    with the others, from the same noise whatever the seed; any other answer is new and mono, each window continuing the one
+    before. Several seeds make as many candidates of that in one batch, the first axis of `data`. `steps` of sampling a window;
+    None: as many as the model wants. Raises QueryError for models that hear stems one by one.
     """
     system = model.system
     if not isinstance(system, ComponetSystem):
@@ -45,20 +45,25 @@ def recompose(
     before, after = (known_names(side, model.stems, f"the model {model.name} has") for side in (heard, wanted))
     if not after:
         raise QueryError("nothing is wanted; name at least one stem")
-    if bool(before) != (source is not None) or (source is None and not (seconds and seconds > 0)):
+    if bool(before) != (source is not None) or (source is None) != (seconds is not None):
         raise QueryError("give a source and the stems that are heard in it, or neither and seconds, to generate")
-    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+    seeds = tuple(seed) if isinstance(seed, Sequence) else (seed,)
     if not seeds:
         raise QueryError("no seed is given; give one for each candidate")
-    run = Run(seeds[0], steps or system.how.steps, progress)
-    name = "+".join(after)
-    if source is None:
-        frames = round(float(seconds or 0) * model.rate)
-        return Audio(
-            (name,), _continued(system, torch.zeros(1, frames), before, after, run, seeds)[:, None], model.rate
+    separating = task(frozenset(before), frozenset(after)) == "separate"
+    if separating and len(seeds) > 1:
+        raise QueryError(
+            f"{len(seeds)} candidates of a separation would be alike, since it starts from the same noise whatever the seed; "
+            "give one seed"
         )
+    run = Run(seeds[0], model.steps if steps is None else steps, progress)
+    name = "+".join(after)
+    if seconds is not None:
+        made = _continued(system, torch.zeros(1, model.frames(seconds)), before, after, run, seeds)
+        return Audio((name,), made[:, None], model.rate)
+    assert source is not None
     signal, rate = read_signal(source, rate)
-    if task(frozenset(before), frozenset(after)) == "separate":
+    if separating:
         return Audio.of({name: torch.from_numpy(_split(model, system, signal, rate, before, after, run))}, rate)
     made = _continued(system, channels_at(signal, rate, model.rate, 1), before, after, run, seeds)
     return Audio((name,), stereo_back(made, model.rate, rate, signal.shape[1], signal.shape[0])[:, None], rate)

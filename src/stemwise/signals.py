@@ -21,7 +21,7 @@ Signal = str | Path | np.ndarray | Tensor | Audio
 def read_signal(source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
     """(channels, frames) float32 and its rate; `rate` is asked for only where the source has none of its own.
 
-    Raises `QueryError` for an array without a rate, of a wrong shape, or with NaN; `AudioFileError` for a bad file.
+    Raises `QueryError` for an array without a positive rate, of a wrong shape, or with NaN; `AudioFileError` for a bad file.
     """
     if isinstance(source, str | Path):
         return read_audio(source)
@@ -29,6 +29,8 @@ def read_signal(source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
         return source.mix()[0].cpu().numpy(), source.rate
     if rate is None:
         raise QueryError("an array has no rate of its own; give rate= in hertz")
+    if rate < 1:
+        raise QueryError(f"the rate is {rate} Hz; it must be at least 1")
     array = np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source, np.float32)
     array = array[None] if array.ndim == 1 else array
     if array.ndim != 2 or not 1 <= array.shape[0] <= 8 or array.shape[1] == 0:

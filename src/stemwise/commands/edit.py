@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
+
+if TYPE_CHECKING:
+    from stemwise.stems import Audio
 
 
 def edit(
@@ -86,14 +91,20 @@ def edit(
         raise QueryError("nothing to edit; give --remove, --extract or --replace with stems, or --span START:END")
     wishes = o.wishes(guidance=guidance, strength=strength)
     loaded = load(model, device, **wishes)
-    spent = evaluations or loaded.evaluations
+    spent, taken = evaluations or loaded.evaluations, steps or loaded.steps
+    if any(sides):  # whatever is asked, it is one pass of sampling
+        if steps and evaluations:
+            raise QueryError("--steps and --evaluations are one number with --heard and --wanted; give one of them")
+        cost = loaded.evaluations // loaded.steps
+        taken = max(1, evaluations // cost) if evaluations else taken
+        spent = taken * cost
     for names in (*asked.values(), *sides):
         known_names(names, loaded.stems, f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
     parameters: dict[str, Any] = {verb: list(names) for verb, names in asked.items() if names}
     parameters |= {
         "span": list(seconds) if seconds else None,
-        "steps": steps or loaded.steps,
+        "steps": taken,
         "evaluations": spent,
         **wishes,
     }
@@ -104,12 +115,13 @@ def edit(
         made = Made("edit", loaded.name, {MIX: item.source}, seed, parameters)
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
-            found = read_folder(item.source, loaded.stems) if item.source.is_dir() else None
-            source = item.source if found is None else load_stems(found) if found.stems else found.mix or item.source
             if any(sides):
                 with voice.progress(item.track) as progress:
-                    mix = recompose(loaded, item.source, *sides, seed=seed, steps=steps, progress=progress)
+                    source = sum_of(item.source, sides[0], loaded.stems)
+                    mix = recompose(loaded, source, *sides, seed=seed, steps=taken, progress=progress)
                 return put_audio(folder, mix, how)
+            found = read_folder(item.source, loaded.stems) if item.source.is_dir() else None
+            source = item.source if found is None else load_stems(found) if found.stems else found.mix or item.source
             with voice.progress(item.track) as progress:
                 audio = loaded.edit(
                     source,
@@ -118,7 +130,7 @@ def edit(
                     replace=asked["replace"],
                     span=seconds,
                     seed=seed,
-                    steps=steps,
+                    steps=taken,
                     evaluations=spent,
                     progress=progress,
                 )
@@ -128,6 +140,28 @@ def edit(
 
     outcomes = work_through(find(inputs, loaded.stems), work, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "edit", outcomes))
+
+
+def sum_of(source: Path, heard: Sequence[str], known: Sequence[str]) -> Audio | Path:
+    """What is heard of an input: of a folder those of its stems, or its mix where it holds nothing else; a file as it is.
+
+    Raises AudioFileError where a folder lacks one.
+    """
+    from stemwise.errors import AudioFileError
+    from stemwise.outputs import load_stems, read_folder, stem_slots
+
+    if not source.is_dir():
+        return source
+    found = read_folder(source, known)
+    slots = stem_slots(found)
+    missing = [name for name in heard if name not in slots]
+    if not missing:
+        return load_stems(dataclasses.replace(found, stems={name: slots[name] for name in heard}))
+    if found.mix is not None and not set(slots) & set(known):
+        return found.mix
+    raise AudioFileError(
+        f"{source}: has {', '.join(slots)}, but not {', '.join(missing)}. Name with --heard only stems that it holds."
+    )
 
 
 def _label(asked: dict[str, tuple[str, ...]], span: tuple[float, float] | None) -> str:

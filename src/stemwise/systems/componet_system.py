@@ -85,12 +85,13 @@ class ComponetSystem(Mono):
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 1, time) of mixtures (B, 1, time), and what they lack of them (B, 1, time)."""
-        stems, lacking = self.split(wave[:, 0], self.names, [(name,) for name in self.names], evaluations)
+        steps = max(1, evaluations // cost(self.how.rule))
+        stems, lacking = self.split(wave[:, 0], self.names, [(name,) for name in self.names], steps)
         return stems[:, :, None], lacking[:, None]
 
     @torch.no_grad()
     def split(
-        self, wave: Tensor, heard: Sequence[str], parts: Sequence[Sequence[str]], evaluations: int
+        self, wave: Tensor, heard: Sequence[str], parts: Sequence[Sequence[str]], steps: int
     ) -> tuple[Tensor, Tensor]:
         """Parts (B, part, time) of mixes (B, time) of the heard stems, and what they lack of the mixes (B, time).
 
@@ -100,7 +101,6 @@ class ComponetSystem(Mono):
         padded = F.pad(wave, (0, -time % prior.config.base.codec.stride))
         latent = prior.base.encode(padded)
         count = len(parts)
-        steps = max(1, evaluations // cost(self.how.rule))
         made = self._sample(
             latent.repeat_interleave(count, 0),
             self._mask([heard] * count).repeat(len(wave), 1),
