@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from published_msdm import FIXTURES, facts, state, tensors
 from stemwise.checkpoint import load_model, read_info
 from stemwise.cli import app
+from stemwise.commands.convert import System
 from stemwise.convert.msdm import STEMS, convert_msdm, read_checkpoint
 from stemwise.errors import ModelError
 from stemwise.systems.msdm import Msdm, WeakMsdm
@@ -201,3 +202,13 @@ def test_the_command_converts_and_refuses_with_exit_code_3(tmp_path: Path) -> No
     assert (tmp_path / "model" / "model.safetensors").is_file()
     run = CliRunner().invoke(app, ["convert", "msdm", str(tmp_path / "none.ckpt"), "--out", str(tmp_path / "x")])
     assert run.exit_code == 3
+
+
+@pytest.mark.parametrize("option", ["--stems", "--prompts"])
+@pytest.mark.parametrize("system", sorted(set(System) - {System.componet}))
+def test_options_of_componet_are_refused_for_all_others(system: str, option: str) -> None:
+    run = CliRunner().invoke(app, ["convert", system, str(JOINT), option, "released", "--out", "unwritten"])
+    said = " ".join(run.output.split())
+    assert run.exit_code == 2
+    assert f"{option} is for componet alone; {system} is converted as it was published" in said
+    assert not Path("unwritten").exists()

@@ -61,7 +61,9 @@ def convert(
         raise QueryError(f"{folder} exists; give another folder with --out, or --overwrite")
     for option, given in (("stems", stems), ("prompts", prompts)):
         if given is not None and system is not System.componet:
-            raise QueryError(f"--{option}: the names that {system} knows are in its weights; leave it away")
+            raise QueryError(
+                f"--{option} is for componet alone; {system} is converted as it was published, leave it away"
+            )
     if prompts not in (None, "released", "paper"):
         raise QueryError(f"--prompts {prompts}: there are two forms, released and paper")
     module, function = _CONVERTERS[system]
