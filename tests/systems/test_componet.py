@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -250,6 +251,23 @@ def test_guidance_is_the_line_through_told_and_untold() -> None:
     model.base.words.first.weight[1:].zero_()  # what is said does not matter where nothing is told
     model.base.words.second.weight[1:].zero_()
     torch.testing.assert_close(estimate(model, guidance=0.0), untold, atol=1e-6, rtol=0)
+
+
+def test_one_pass_where_the_guidance_needs_one() -> None:
+    """Told at 1, untold at 0; both, in one batch of two, at any other."""
+    model = tiny()
+    sizes: list[int] = []
+    model.base.unet.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    untold, told, more = (estimate(model, guidance=guidance) for guidance in (0.0, 1.0, 2.0))
+    assert sizes == [1, 1, 2]
+    torch.testing.assert_close(told + (told - untold), more, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("wish", ["guidance", "strength"])
+def test_what_is_no_number_is_refused(wish: str) -> None:
+    for value in (math.nan, math.inf):
+        with pytest.raises(QueryError, match=f"{wish} .*give finite numbers"):
+            ComponetSampling(**{wish: value})  # type: ignore[arg-type]
 
 
 def test_strength_and_the_span_in_which_the_adapter_acts() -> None:

@@ -7,6 +7,7 @@ task equally often, the empty input too, and tells nothing in some examples, so 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -26,9 +27,9 @@ class ComponetSampling:
     ``spacing`` of the time steps: trailing begins at the noisiest, where the start does not say how loud the answer is
     (Lin et al. 2024).
 
-    ``guidance`` towards the words: 1 is the told model alone, at half the cost of any other value. ``strength`` of the
-    adapter: 0 is the base alone, which hears nothing. It acts from ``start`` to ``end``, shares of the way from noise to
-    clean, in time steps.
+    ``guidance`` towards the words: 1 is the told model alone, 0 the untold, both at half the cost of any other value.
+    ``strength`` of the adapter: 0 is the base alone, which hears nothing. It acts from ``start`` to ``end``, shares of the
+    way from noise to clean, in time steps.
     """
 
     rule: Rule = "dpmpp_2m"
@@ -45,6 +46,8 @@ class ComponetSampling:
                 f"the adapter acts from {self.start:g} to {self.end:g}; give 0 <= start < end <= 1, shares of the way from "
                 "noise to clean"
             )
+        if not (math.isfinite(self.guidance) and math.isfinite(self.strength)):
+            raise QueryError(f"guidance is {self.guidance:g} and strength {self.strength:g}; give finite numbers")
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,11 @@ class Componet(nn.Module):
     def denoiser(self, heard: Tensor, heard_stems: Tensor, wanted_stems: Tensor, how: ComponetSampling) -> Denoiser:
         """Of latents (B, channel, time', mel'), given the scaled latent of what is heard and both sets (B, stem), bool.
 
-        Classifier-free guidance hears the mix on both sides and leaves the words out on one; both are one batch.
+        Classifier-free guidance hears the mix on both sides and leaves the words out on one; both are one batch. Where it
+        needs one side alone, there is no other.
         """
-        guided = how.guidance != 1
-        told = heard_stems.new_ones(len(heard))
+        guided = how.guidance not in (0, 1)
+        told = torch.full_like(heard_stems[:, 0], how.guidance != 0)
         stems, wanted = heard_stems, wanted_stems
         if guided:
             told = torch.cat([told, ~told])

@@ -7,6 +7,7 @@ is no sum of signals, so nothing here is constrained to add up; see `msgld_syste
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from stemwise.codecs.melvae import MelVae, MelVaeConfig
 from stemwise.diffusion import Denoiser, FromEps, FromV, Rule, classifier_free, interpolated, scaled_linear_beta
+from stemwise.errors import QueryError
 from stemwise.nets.unet_stems import UNetStems, UNetStemsConfig
 
 
@@ -31,6 +33,10 @@ class LatentSampling:
     rule: Rule = "dpmpp_2m"
     steps: int = 20
     guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.guidance):
+            raise QueryError(f"guidance is {self.guidance:g}; give a finite number")
 
 
 @dataclass(frozen=True)
