@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from stemwise.diffusion import (
     sample,
     tape,
 )
-from stemwise.errors import ModelError
+from stemwise.errors import ModelError, QueryError
 from stemwise.nets.unet_stems import UNetStemsConfig
 from stemwise.query import Query
 from stemwise.systems.msgld import Msgld, MsgldConfig
@@ -45,26 +46,32 @@ def published() -> Msgld:
 def replay(
     prior: Msgld, case: str, steps: int, start: Tensor, mixture: Tensor, constraint: Constraint, noise: NoiseSource
 ) -> Tensor:
-    """The published loop: it ends at the first level of the table, where the state is x / sqrt(1 + sigma^2)."""
+    """The states after every step of the published loop, x / sqrt(1 + sigma^2); it ends at the first level of the table."""
     eta, guidance = (float(part[-1]) for part in case.split("_"))
     table = prior.alphas_cumprod
     sigmas = from_alphas_cumprod(table, torch.cat([leading_timesteps(steps, 1000, 1), torch.zeros(1)]))[:-1]
     x = preserving(sigmas[0]).float() * start
     denoiser = prior.denoiser(mixture[:, 0], guidance)
-    end = last(sample(denoiser, sigmas, noise, constraint=constraint, step=ancestral if eta else euler, x=x))
-    return end.x / preserving(sigmas[-1]).float()
+    states = sample(denoiser, sigmas, noise, constraint=constraint, step=ancestral if eta else euler, x=x)
+    return torch.stack([state.x / preserving(state.sigma).float() for state in states])
 
 
-@pytest.mark.parametrize("case", ["eta0_scale0", "eta0_scale1", "eta1_scale2"])
+def cases(folder: str) -> list[str]:
+    """All that were recorded of the end of a run, of which some have their path, too."""
+    return sorted(name for name in tensors(f"{folder}/expected") if not name.startswith("path_"))
+
+
+@pytest.mark.parametrize("case", cases("ddim"))
 def test_recorded_runs(published: Msgld, case: str) -> None:
-    inputs = tensors("ddim/inputs")
-    found = replay(
-        published, case, 10, inputs["x_T"], inputs["mixture"], Free(tuple(inputs["x_T"].shape)), tape(inputs["noise"])
-    )
-    close(found, tensors("ddim/expected")[case], 5e-5)
+    inputs, expected = tensors("ddim/inputs"), tensors("ddim/expected")
+    free = Free(tuple(inputs["x_T"].shape))
+    found = replay(published, case, 10, inputs["x_T"], inputs["mixture"], free, tape(inputs["noise"]))
+    close(found[-1], expected[case])
+    for state, recorded in zip(found, expected.get(f"path_{case}", found), strict=True):
+        close(state, recorded)
 
 
-@pytest.mark.parametrize("case", ["eta1_scale0", "eta0_scale0"])
+@pytest.mark.parametrize("case", cases("inpaint"))
 def test_recorded_arrangements(published: Msgld, case: str) -> None:
     """Given stems are noised anew before every update; after the last one the published run leaves them as they are."""
     inputs = tensors("inpaint/inputs")
@@ -78,7 +85,17 @@ def test_recorded_arrangements(published: Msgld, case: str) -> None:
                 yield fresh
 
     found = replay(published, case, 5, inputs["x_T"], inputs["mixture"], Known(inputs["z"], known), tape(draws()))
-    close(found[:, 1:3], tensors("inpaint/expected")[case][:, 1:3], 5e-5)
+    expected = tensors("inpaint/expected")
+    close(found[-1, :, 1:3], expected[case][:, 1:3])
+    for state, recorded in zip(found, expected.get(f"path_{case}", found), strict=True):
+        close(state[:, 1:3], recorded[:, 1:3])
+
+
+def test_what_was_recorded() -> None:
+    """Nine ends and three paths: no case above is left out, and none has no path to compare with."""
+    assert (len(cases("ddim")), len(cases("inpaint"))) == (6, 3)
+    paths = [name for folder in ("ddim", "inpaint") for name in tensors(f"{folder}/expected") if "path_" in name]
+    assert paths == ["path_eta0_scale1", "path_eta1_scale2", "path_eta1_scale0"]
 
 
 def test_one_pass_where_the_scale_needs_one() -> None:
@@ -92,6 +109,12 @@ def test_one_pass_where_the_scale_needs_one() -> None:
         prior.denoiser(mixture, guidance)(x, sigma)
         assert len(calls) == passes
     assert not torch.equal(prior.denoiser(mixture)(x, sigma), prior.denoiser(None)(x, sigma))
+
+
+@pytest.mark.parametrize("guidance", [math.nan, math.inf])
+def test_guidance_that_is_no_number_is_refused(guidance: float) -> None:
+    with pytest.raises(QueryError, match=r"guidance is .*give a finite number"):
+        MsgldSystem(tiny()).asked(guidance=guidance)
 
 
 @pytest.mark.parametrize("time", [4096, 5000])
