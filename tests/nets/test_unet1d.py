@@ -96,6 +96,9 @@ def test_bfloat16_weights_keep_the_noise_embedding() -> None:
     [
         ({"multipliers": (1, 2)}, "n \\+ 1 multipliers"),
         ({"patch": 3}, "channels"),
+        ({"patch": 0}, "at least 1"),
+        ({"groups": 0}, "at least 1"),
+        ({"factors": (4, 4, 4, 2, 2, 0)}, "at least 1"),
         ({"channels": 64, "groups": 48}, "multiple of groups"),
     ],
 )

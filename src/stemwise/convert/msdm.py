@@ -184,9 +184,9 @@ def read_checkpoint(file: Path) -> tuple[UNet1dConfig, dict[str, Tensor], dict[s
     if "in_channels" not in settings and first is not None and first.ndim > 1:
         config = replace(config, sources=first.shape[1])
     noise = settings.get("diffusion_sigma_distribution")
+    counts = {"epoch": document.get("epoch"), "step": document.get("global_step")}
     facts = {
-        "epoch": document.get("epoch"),
-        "step": document.get("global_step"),
+        **{name: count for name, count in counts.items() if isinstance(count, int)},
         "sigma_data": float(settings.get("diffusion_sigma_data", MsdmConfig.sigma_data)),
         "sigma_mean": float(getattr(noise, "mean", MsdmConfig.sigma_mean)),
         "sigma_std": float(getattr(noise, "std", MsdmConfig.sigma_std)),
