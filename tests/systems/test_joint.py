@@ -15,12 +15,13 @@ from stemwise.checkpoint import build, save_model
 from stemwise.diffusion import dpmpp_2m, euler, karras, last, sample, seeded
 from stemwise.errors import ModelError, QueryError
 from stemwise.loading import load
+from stemwise.metrics.separation import si_sdr_improvement
 from stemwise.nets.unet1d import UNet1dConfig
 from stemwise.query import Query
 from stemwise.stems import Audio
-from stemwise.systems.joint import Joint, likelihood_of
-from stemwise.systems.likelihoods import GaussianExact, Projection, gaussian_variance
-from stemwise.systems.msdm import Msdm, MsdmConfig, Separation, WeakMsdm
+from stemwise.systems.joint import Joint, likelihood, likelihood_of, posterior, step_cost
+from stemwise.systems.likelihoods import AdaptiveProjection, GaussianExact, Projection, gaussian_variance
+from stemwise.systems.msdm import PUBLISHED_DIRAC, Msdm, MsdmConfig, Separation, WeakMsdm
 from stemwise.systems.system import Context
 
 STDS = (0.2, 0.05, 0.1, 0.02)
@@ -76,6 +77,74 @@ def test_projected_stems_sum_to_the_mixture_whatever_the_network_says(steps: int
     made = Projection(gaussian_variance(loud, 1.0, 0.5, 0.1)).condition(lambda x, s: (3 * x).sin(), mix, 4, dpmpp_2m)
     x = last(sample(made.denoiser, karras(steps, 1e-2, 1.0), seeded(1), constraint=made.constraint, step=made.step)).x
     torch.testing.assert_close(x.sum(1), mix, atol=1e-5, rtol=1e-5)
+
+
+class Blocks:
+    """Four Gaussian stems, independent from block to block, with a spectrum for every block; their ideal denoiser."""
+
+    def __init__(self, power: Tensor) -> None:
+        self.power, self.samples = power, 2 * (power.shape[-1] - 1)  # (stem, block, bin)
+        white = seeded(1)((1, 4, power.shape[1] * self.samples))
+        self.truth = self.filtered(white, power.sqrt())
+        self.mix = self.truth.sum(1)
+
+    def filtered(self, x: Tensor, gain: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(x.unflatten(-1, (-1, self.samples)))
+        return torch.fft.irfft(spectrum * gain, n=self.samples).flatten(2)
+
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
+        return self.filtered(x, self.power / (self.power + sigma**2))
+
+    def improvement(self, how: Separation) -> float:
+        made = posterior(self, likelihood(how, 4, rate=RATE), how, self.mix, 4, how.steps, seeded(0))
+        return self.score(made)
+
+    def best(self) -> float:
+        wiener = self.filtered(self.mix[:, None].expand_as(self.truth), self.power / self.power.sum(0))
+        return self.score(wiener)
+
+    def score(self, made: Tensor) -> float:
+        """SI-SDR over the mixture's in dB, mean over the stems."""
+        stems = zip(made[0], self.truth[0], strict=True)
+        return sum(float(si_sdr_improvement(stem, truth, self.mix[0])) for stem, truth in stems) / 4
+
+
+def jumping(blocks: int, samples: int, seed: int) -> Tensor:
+    """Loudness of -20, -40 or -60 dB, drawn for every stem and block; the spectra are white."""
+    steps = torch.randint(1, 4, (4, blocks, 1), generator=torch.Generator().manual_seed(seed))
+    return (100.0**-steps).expand(-1, -1, samples // 2 + 1)
+
+
+def overlapping(samples: int) -> Tensor:
+    """Humps at a ninth, three ninths and so on of the spectrum, half of whose power lies in that of the next."""
+    place, bins = torch.tensor([1.0, 3.0, 5.0, 7.0])[:, None] / 9, torch.linspace(0, 1, samples // 2 + 1)
+    return 0.01 * (torch.exp(-(((bins - place) / 0.15) ** 2)) + 1e-3)[:, None]
+
+
+TOYS = {
+    "jumping": jumping(12, 1000, 0),
+    "jumping otherwise": jumping(12, 1000, 1),
+    "coloured": overlapping(12000),
+    "both": jumping(12, 1000, 2) * 100 * overlapping(1000),
+}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_the_default_without_spectra_is_near_the_wiener_filter_and_above_300_published_evaluations(name: str) -> None:
+    toy = Blocks(TOYS[name])
+    assert step_cost(Separation()) * Separation().steps <= 24
+    ours, published = toy.improvement(Separation()), toy.improvement(PUBLISHED_DIRAC)
+    assert ours > published + 1
+    assert ours > toy.best() - 0.5
+
+
+def test_a_prior_that_tells_no_powers_gets_the_projection_that_finds_them() -> None:
+    made = likelihood_of(Separation(), Msdm(config()))
+    assert isinstance(made, AdaptiveProjection)
+    mix = seeded(0)((2, 2048))
+    conditioned = made.condition(lambda x, s: (3 * x).sin(), mix, 2, euler)
+    found = conditioned.denoiser(seeded(1)((2, 2, 2048)), torch.tensor(0.1))
+    torch.testing.assert_close(found.sum(1), mix, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sources", [1, 2])

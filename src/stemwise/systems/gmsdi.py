@@ -46,7 +46,7 @@ class GmsdiConfig:
     text: TextConfig = field(default_factory=TextConfig)
     net: UNet1dConfig = field(default_factory=lambda: UNet1dConfig(sources=1, context=256))
     separation: Separation = field(
-        default_factory=lambda: Separation("projection", "dpmpp_2m", 24, 1e-3, 1.0, churn=0.0, resample=1)
+        default_factory=lambda: Separation("projection", "dpmpp_2m", 24, 1e-3, 1.0, temperature=1.0)
     )
     generation: Generation = field(default_factory=Generation)
 

@@ -147,7 +147,7 @@ class GmsdiSystem(Mono):
         how, frames = self._how, mix.shape[-1]
         known = self.prior.powers(prompts, frames)
         loudest = 0 if known is None else int(known.sum(-1).argmax())
-        way = likelihood(how, len(prompts), loudest, None if known is None else lambda _: known)
+        way = likelihood(how, len(prompts), loudest, None if known is None else lambda _: known, self.rate)
         steps, noise = max(1, evaluations // step_cost(how)), common(seeded(0, mix.device))
         return posterior(self.prior.prompted(prompts), way, how, mix, len(prompts), steps, noise)
 

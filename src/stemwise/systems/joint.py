@@ -6,6 +6,7 @@ One window at a time, mono; what was heard is exact in the result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -29,17 +30,16 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint
 from stemwise.errors import QueryError
 from stemwise.systems.likelihoods import (
+    AdaptiveProjection,
     Dirac,
     Even,
     Gaussian,
     GaussianExact,
     Likelihood,
     LocalProjection,
-    Projection,
     SpectralProjection,
-    gaussian_variance,
 )
-from stemwise.systems.local_wiener import LocalWiener
+from stemwise.systems.local_wiener import LocalWiener, Stft
 from stemwise.systems.msdm import Generation, Msdm, Separation, WeakMsdm
 from stemwise.systems.spectra import Power, powers
 from stemwise.systems.system import Context, Mono
@@ -143,7 +143,7 @@ def posterior(
     made = likelihood.condition(prior, mix, slots, RULES[how.rule])
     sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
     churn = Churn(how.churn) if how.churn else None
-    start = None if how.temperature == 1.0 else how.temperature * sigmas[0] * made.constraint.noise(noise)
+    start = None if how.start == 1.0 else how.start * sigmas[0] * made.constraint.noise(noise)
     run = sample(
         made.denoiser,
         sigmas,
@@ -171,12 +171,12 @@ def likelihood_of(how: Separation, prior: Msdm | WeakMsdm) -> Likelihood:
     if how.likelihood == "projection" and isinstance(raw, LocalWiener):
         return LocalProjection(replace(raw, trust=how.trust))
     power = powers(config.spectra, config.rate) if config.spectra else None
-    return likelihood(how, len(config.stems), config.stems.index(how.drop) if how.drop else 0, power)
+    return likelihood(how, len(config.stems), config.stems.index(how.drop) if how.drop else 0, power, config.rate)
 
 
-def likelihood(how: Separation, slots: int, drop: int = 0, power: Power | None = None) -> Likelihood:
+def likelihood(how: Separation, slots: int, drop: int = 0, power: Power | None = None, rate: int = 22050) -> Likelihood:
     """The object that a configuration names, for `slots` stems of which Dirac's drops one; the projection goes by the
-    stems' power spectra, without any by equal shares.
+    stems' power spectra, without any by the power that it finds in them on the way, in frames of about 40 ms at `rate`.
 
     Raises QueryError for one that does not go with the step rule.
     """
@@ -192,4 +192,7 @@ def likelihood(how: Separation, slots: int, drop: int = 0, power: Power | None =
         return GaussianExact(how.gamma)
     if how.likelihood == "even":
         return Even()
-    return SpectralProjection(power) if power is not None else Projection(gaussian_variance(*[1.0] * slots))
+    if power is not None:
+        return SpectralProjection(power)
+    frame = 2 ** round(math.log2(rate / 25))
+    return AdaptiveProjection(Stft(frame, frame // 4))

@@ -13,10 +13,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stemwise.diffusion import Denoiser, Free, Step, SumCoupling, SumEven, SumTo, couple, exact
 from stemwise.diffusion.constraints import Constraint
-from stemwise.systems.local_wiener import LocalWiener
+from stemwise.systems.local_wiener import LocalWiener, Stft
 from stemwise.systems.spectra import Power
 
 
@@ -153,6 +154,34 @@ class LocalProjection:
             share = (variance + 1e-12) / (variance + 1e-12).sum(1, keepdim=True)
             closed = denoised + share * (heard - denoised.sum(1))[:, None]
             return self.prior.signal(closed, x.shape[-1])
+
+        return Conditioned(projected, _free(mix, slots), step)
+
+
+@dataclass(frozen=True)
+class AdaptiveProjection:
+    """`Projection` with the posterior variance p sigma^2 / (p + sigma^2) of every frame and bin, p from the estimate itself.
+
+    For priors that tell no powers. Of a Gaussian stem of power p the estimate has the power q = p^2 / (p + sigma^2), which
+    is solved for p; q is averaged over three frames and bins. `floor` is that of q, in sample units squared: stems that
+    are silent share equally.
+    """
+
+    transform: Stft
+    floor: float = 1e-6
+
+    def condition(self, denoiser: Denoiser, mix: Tensor, slots: int, step: Step) -> Conditioned:
+        """Guidance of the estimate; `step` may be any rule, states are (batch, stem, time)."""
+
+        def projected(x: Tensor, sigma: Tensor, /) -> Tensor:
+            denoised = denoiser(x, sigma)
+            level = sigma.to(x) ** 2
+            heard = self.transform.power(denoised)
+            q = F.avg_pool2d(heard, 3, 1, 1, count_include_pad=False) + self.floor
+            p = (q + (q * (q + 4 * level)).sqrt()) / 2
+            variance = p / (p + level)
+            lacking = self.transform.spectrogram((mix - denoised.sum(1))[:, None])
+            return denoised + self.transform.signal(variance / variance.sum(1, keepdim=True) * lacking, x.shape[-1])
 
         return Conditioned(projected, _free(mix, slots), step)
 

@@ -16,6 +16,41 @@ from stemwise.diffusion.denoisers import Net, align, labels
 
 
 @dataclass(frozen=True)
+class Stft:
+    """Hann-windowed frames of `frame` samples, one every `hop`, a whole fraction of `frame` that is at most half of it."""
+
+    frame: int
+    hop: int
+
+    def spectrogram(self, x: Tensor) -> Tensor:
+        """(..., time) -> (..., frame, frame // 2 + 1), complex."""
+        made = torch.stft(
+            x.flatten(0, -2), self.frame, self.hop, window=self.window(x), pad_mode="constant", return_complex=True
+        )
+        return made.transpose(1, 2).unflatten(0, x.shape[:-1])
+
+    def signal(self, spectrum: Tensor, frames: int) -> Tensor:
+        """The inverse of `spectrogram`: (..., time) of so many samples."""
+        made = torch.istft(
+            spectrum.flatten(0, -3).transpose(1, 2),
+            self.frame,
+            self.hop,
+            window=self.window(spectrum.real),
+            length=frames,
+        )
+        return made.unflatten(0, spectrum.shape[:-2])
+
+    def window(self, x: Tensor) -> Tensor:
+        """(frame,), like x."""
+        return torch.hann_window(self.frame, dtype=x.dtype, device=x.device)
+
+    def power(self, x: Tensor) -> Tensor:
+        """(..., time) -> (..., frame, frame // 2 + 1), on the scale where white noise of standard deviation s has s^2."""
+        spectrum = self.spectrogram(x)
+        return (spectrum.real.square() + spectrum.imag.square()) / self.window(x).square().sum()
+
+
+@dataclass(frozen=True)
 class LocalWiener:
     """The Wiener filter of the power that a network finds in noisy stems, at every frame and bin of a Hann-windowed transform.
 
@@ -38,7 +73,7 @@ class LocalWiener:
         spectrum = self.spectrogram(x)
         noise = align(sigma, spectrum.real) ** 2
         mean = self.power.to(x)[:, None]
-        heard = (spectrum.real.square() + spectrum.imag.square()) / self._window(x).square().sum()
+        heard = (spectrum.real.square() + spectrum.imag.square()) / self._transform.window(x).square().sum()
         # with a floor below which the noise tells nothing
         level = ((heard + 0.1 * noise) / (mean + noise) + 1e-4).log() * 0.4
         expected = ((mean / noise).log().clamp(-8, 8) * 0.3).expand_as(level)
@@ -55,25 +90,12 @@ class LocalWiener:
 
     def spectrogram(self, x: Tensor) -> Tensor:
         """(..., time) -> (..., frame, bins + 1), complex."""
-        made = torch.stft(
-            x.flatten(0, -2), self._frame, self.hop, window=self._window(x), pad_mode="constant", return_complex=True
-        )
-        return made.transpose(1, 2).unflatten(0, x.shape[:-1])
+        return self._transform.spectrogram(x)
 
     def signal(self, spectrum: Tensor, frames: int) -> Tensor:
         """The inverse of `spectrogram`: (..., time)."""
-        made = torch.istft(
-            spectrum.flatten(0, -3).transpose(1, 2),
-            self._frame,
-            self.hop,
-            window=self._window(spectrum.real),
-            length=frames,
-        )
-        return made.unflatten(0, spectrum.shape[:-2])
+        return self._transform.signal(spectrum, frames)
 
     @property
-    def _frame(self) -> int:
-        return 2 * (self.power.shape[-1] - 1)
-
-    def _window(self, x: Tensor) -> Tensor:
-        return torch.hann_window(self._frame, dtype=x.dtype, device=x.device)
+    def _transform(self) -> Stft:
+        return Stft(2 * (self.power.shape[-1] - 1), self.hop)

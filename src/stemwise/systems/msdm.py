@@ -27,13 +27,14 @@ LikelihoodName = Literal["dirac", "gaussian", "gaussian-exact", "even", "project
 
 @dataclass(frozen=True)
 class Separation:
-    """How a mixture is separated; ``msdm-slakh.yaml`` holds the published values, these defaults need fewer steps.
+    """How a mixture is separated; `PUBLISHED_DIRAC` and `PUBLISHED_GAUSSIAN` are the published ways, the defaults need fewer steps.
 
-    ``drop`` is the stem that the Dirac likelihood eliminates, ``gamma`` the Gaussian's width over sigma, as the paper
-    counts it. ``churn`` and ``resample`` (the corrector) as in `diffusion.sample`. ``temperature`` scales the noise that is started
-    from: 1 draws a sample of the stems, 0 goes for their mean given the mixture, which has the least squared error and which
-    it meets exactly where stems are Gaussian. ``trust`` is how much of its network a prior of powers believes in the projection:
-    estimates on the way lack the noise of its training and have more of each other in them, so it is too sure.
+    ``drop`` is the stem that the Dirac likelihood eliminates (empty: the first), ``gamma`` the Gaussian's width over sigma, as the
+    paper counts it. ``churn`` and ``resample`` (the corrector) as in `diffusion.sample`. ``temperature`` scales the noise that is
+    started from: 1 draws a sample of the stems, 0 goes for their mean given the mixture, which has the least squared error and
+    which it meets exactly where stems are Gaussian; None is 0 for the projection, 1 for all others. ``trust`` is how much of its
+    network a prior of powers believes in the projection: estimates on the way lack the noise of its training and have more of
+    each other in them, so it is too sure.
     """
 
     likelihood: LikelihoodName = "projection"
@@ -42,12 +43,23 @@ class Separation:
     sigma_min: float = 0.01
     sigma_max: float = 0.5
     rho: float = 7.0
-    churn: float = 4.0
-    resample: int = 2
+    churn: float = 0.0
+    resample: int = 1
     drop: str = ""
     gamma: float = 0.75
-    temperature: float = 1.0
+    temperature: float | None = None
     trust: float = 1.0
+
+    @property
+    def start(self) -> float:
+        """``temperature``, resolved."""
+        return self.temperature if self.temperature is not None else 0.0 if self.likelihood == "projection" else 1.0
+
+
+PUBLISHED_DIRAC = Separation("dirac", "euler", 150, 1e-4, 1.0, churn=20.0, resample=2)
+"""Of the joint model, which drops the bass; of the weakly supervised ones the churn is 40 (Mariani et al. 2024)."""
+PUBLISHED_GAUSSIAN = Separation("gaussian", "euler", 150, 1e-4, 1.0, churn=40.0, resample=2)
+"""Of both kinds."""
 
 
 @dataclass(frozen=True)
