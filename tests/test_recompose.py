@@ -12,11 +12,16 @@ import torch
 from typer.testing import CliRunner
 
 import stemwise
+from plain_encoder import PlainEncoder
 from stemwise import checkpoint
 from stemwise.audio_io import read_audio, write_audio
 from stemwise.cli import app
 from stemwise.errors import QueryError
-from tiny_band import write_tiny_band
+from stemwise.scores import Listening, score_parts
+from stemwise.stems import Audio
+from stemwise.systems.componet import Componet, ComponetSampling
+from stemwise.systems.componet_system import ComponetSystem
+from tiny_band import music, write_tiny_band
 from tiny_componet import STEMS, tiny
 
 RATE = 11025
@@ -196,6 +201,80 @@ def test_steps_count_the_same_whatever_is_asked(tmp_path: Path, song: np.ndarray
     wanted = ("drums",)
     stemwise.recompose(model, song[:, :5000], heard, wanted, rate=RATE, steps=3)
     assert len(passes) == 5
+
+
+def test_takes_of_one_batch_are_ranked_by_what_was_heard(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one pass of sampling for all seeds; what cannot be read does not cost the others."""
+    monkeypatch.setattr("stemwise.loading.load_coherence", lambda model="cocola", device="auto": PlainEncoder())
+    asked: list[tuple[int, ...]] = []
+    answer = ComponetSystem.answer
+
+    def spy(self: ComponetSystem, *sides: Any, seeds: list[int], **rest: Any) -> torch.Tensor:
+        asked.append(tuple(seeds))
+        return answer(self, *sides, seeds=seeds, **rest)
+
+    monkeypatch.setattr(ComponetSystem, "answer", spy)
+    take = write_audio(tmp_path / "take.wav", music(1.2), 8000)
+    (tmp_path / "broken.wav").write_bytes(b"nothing")
+    words = ["edit", str(tmp_path / "broken.wav"), str(take), "--heard", "bass", "--wanted", "bass,drums", "--steps", "1",
+             "--model", str(folder), "-o", str(tmp_path / "out"), "--seed", "7"]  # fmt: skip
+    ranking = ["--count", "3", "--rank", "coherence"]
+    done = CliRunner().invoke(app, [*words, *ranking])
+    assert done.exit_code == 1 and "broken.wav" in done.stderr
+    assert {len(seeds) for seeds in asked} == {3}
+    root = tmp_path / "out" / "componet" / "take-bass-to-bass-drums"
+    found = [json.loads((root / f"take-{k}" / "manifest.json").read_text()) for k in (1, 2, 3)]
+    worth = [m["worth"] for m in found]
+    assert sorted(m["seed"] for m in found) == [7, 8, 9] and worth == sorted(worth, reverse=True)
+    heard, made = (torch.from_numpy(read_audio(f)[0]) for f in (take, root / "take-1" / "bass+drums.wav"))
+    both = Audio.of({"heard": heard, "made": made.expand_as(heard)}, 8000)
+    best = score_parts(both, ["heard"], ["made"], how=Listening(PlainEncoder()))
+    assert best.coherence.mean == pytest.approx(worth[0], abs=1e-3)
+    asked.clear()
+    again = CliRunner().invoke(app, [*words[:1], *words[2:], *ranking, "--skip-existing"])
+    assert again.exit_code == 0 and again.output.count("skipped, ") == 3 and not asked
+    plain = CliRunner().invoke(app, [*words[:1], *words[2:], "--count", "2", "-o", str(tmp_path / "plain")])
+    assert plain.exit_code == 0, plain.output
+    root = tmp_path / "plain" / "componet" / "take-bass-to-bass-drums"
+    in_order = [json.loads((root / f"take-{k}" / "manifest.json").read_text()) for k in (1, 2)]
+    assert [m["seed"] for m in in_order] == [7, 8] and "rank" not in in_order[0]
+    words[words.index("bass,drums")] = "drums"
+    refused = CliRunner().invoke(app, [*words[:1], *words[2:], "--heard", "bass,drums", "--count", "2"])
+    assert refused.exit_code == 2 and "would be alike" in refused.output
+    refused = CliRunner().invoke(app, ["edit", str(take), "--remove", "bass", "--count", "2", "--model", str(folder)])
+    assert refused.exit_code == 2 and "go with --heard and --wanted" in refused.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("generate", "--seconds", "0.5", "--stems", "bass"), ("accompany", "bass=mix.wav", "--want", "drums"),
+     ("edit", "mix.wav", "--heard", "bass", "--wanted", "drums")],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_when_and_how_much_it_listens_are_options(
+    folder: Path, song: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_audio(tmp_path / "mix.wav", song[:, :5000], RATE)
+    own: list[ComponetSampling] = []
+    denoiser = Componet.denoiser
+
+    def spy(self: Componet, *sides: Any) -> Any:
+        own.append(sides[-1])
+        return denoiser(self, *sides)
+
+    monkeypatch.setattr(Componet, "denoiser", spy)
+    rest = ["--model", str(folder), "--steps", "1", "--json"]
+    done = CliRunner().invoke(app, [*words, *rest, "--strength", "0.8", "--acts", "0.1:0.75"])
+    assert done.exit_code == 0, done.output
+    assert {(how.strength, how.start, how.end) for how in own} == {(0.8, 0.1, 0.75)}
+    told = json.loads(done.stdout)["outcomes"][0]["manifest"]["parameters"]
+    assert (told["strength"], told["start"], told["end"]) == (0.8, 0.1, 0.75)
+    for acts, reason in (("now", "is not START:END"), ("0.9:0.2", "0 <= start < end <= 1")):
+        refused = CliRunner().invoke(app, [*words, *rest, "--acts", acts])
+        assert refused.exit_code == 2 and reason in refused.output
 
 
 def test_questions_that_contradict_themselves(folder: Path, song: np.ndarray, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +43,8 @@ def accompany(
     negative: o.Negative = None,
     guidance: o.Guidance = None,
     gamma: o.Gamma = None,
+    strength: o.Strength = None,
+    acts: o.Acts = None,
     plot: v.Plot = False,
     render: v.Render = False,
     mp3: o.Mp3 = False,
@@ -71,7 +74,9 @@ def accompany(
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
     if m.any_midi(given):
-        o.only_for_audio(rank=rank, stem=stem, negative=negative, guidance=guidance, gamma=gamma)
+        o.only_for_audio(
+            rank=rank, stem=stem, negative=negative, guidance=guidance, gamma=gamma, strength=strength, acts=acts
+        )
         prior = m.prior(model, device)
         asked = known_names(o.names(want), prior.system.names, f"the model {prior.name} has")
         parts = m.played(given, prior, asked)
@@ -87,7 +92,7 @@ def accompany(
         )
         raise typer.Exit(conclude(voice, "accompany", outcomes))
     v.only_for_midi(plot, render)
-    wishes = o.wishes(stem, negative, guidance, gamma)
+    wishes = o.wishes(stem, negative, guidance, gamma, strength=strength, acts=acts)
     loaded = load(model, device, **wishes)
     wanted = known_names(o.names(want), loaded.stems, f"the model {loaded.name} has")
     played, source = heard(given, loaded, wanted)
@@ -101,8 +106,8 @@ def accompany(
     }
     base = name or (source.resolve().name if source.is_dir() else source.stem)
 
-    def play(number: int, progress: ProgressCallback) -> Audio:
-        return loaded.accompany(played, wanted, seed=number, steps=steps, progress=progress)
+    def play(numbers: Sequence[int], progress: ProgressCallback) -> list[Audio]:
+        return [loaded.accompany(played, wanted, seed=n, steps=steps, progress=progress) for n in numbers]
 
     def take(item: Item) -> Outcome:
         number = seed + numbers[item.track]
@@ -110,7 +115,7 @@ def accompany(
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
             with voice.progress(item.track) as progress:
-                audio = play(number, progress)
+                (audio,) = play([number], progress)
             return put_audio(folder, audio, how)
 
         return produce(item, place, made, make)

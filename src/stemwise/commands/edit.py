@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
-
-if TYPE_CHECKING:
-    from stemwise.stems import Audio
+from stemwise.commands.ranking import Ranking
+from stemwise.commands.recompose import Recomposing, one_number
 
 
 def edit(
@@ -39,13 +36,14 @@ def edit(
         ),
     ] = None,
     guidance: o.Guidance = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            "--strength", help="How much a CompoNet listens to what is heard; 0: not at all.", show_default=False
-        ),
-    ] = None,
+    strength: o.Strength = None,
+    acts: o.Acts = None,
     seed: o.Seed = 0,
+    count: Annotated[
+        int,
+        typer.Option("--count", min=1, help="With --heard: how many takes, in one batch: seeds SEED, SEED + 1, ..."),
+    ] = 1,
+    rank: Ranking = None,
     model: o.ModelName = "band",
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/SONG-EDIT.")] = o.EDITED,
     device: o.Device = "auto",
@@ -66,7 +64,8 @@ def edit(
 ) -> None:
     """Remove, extract or replace stems; or with --heard and --wanted make any mix from any other.
 
-    In the whole song, or in a span. Output: edited/band/SONG-remove-drums/{...,mix}.wav and manifest.json.
+    In the whole song, or in a span. Output: edited/band/SONG-remove-drums/{...,mix}.wav and manifest.json; with --count
+    take-1, take-2, ... in it, with --rank the best one first.
     """
     from stemwise.batch import Item, Outcome, find, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
@@ -74,7 +73,6 @@ def edit(
     from stemwise.errors import QueryError
     from stemwise.loading import load
     from stemwise.outputs import MIX, Made, load_stems, read_folder
-    from stemwise.recomposing import recompose
     from stemwise.stems import known_names
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
@@ -87,17 +85,15 @@ def edit(
     sides = o.names(heard), o.names(wanted)
     if any(sides) and (verbs or seconds is not None or not all(sides)):
         raise QueryError("--heard and --wanted go together, without --remove, --extract, --replace and --span")
+    if (count > 1 or rank is not None) and not any(sides):
+        raise QueryError("--count and --rank go with --heard and --wanted; edit with another --seed for another take")
     if not verbs and seconds is None and not any(sides):
         raise QueryError("nothing to edit; give --remove, --extract or --replace with stems, or --span START:END")
-    wishes = o.wishes(guidance=guidance, strength=strength)
+    wishes = o.wishes(guidance=guidance, strength=strength, acts=acts)
     loaded = load(model, device, **wishes)
     spent, taken = evaluations or loaded.evaluations, steps or loaded.steps
-    if any(sides):  # whatever is asked, it is one pass of sampling
-        if steps and evaluations:
-            raise QueryError("--steps and --evaluations are one number with --heard and --wanted; give one of them")
-        cost = loaded.evaluations // loaded.steps
-        taken = max(1, evaluations // cost) if evaluations else taken
-        spent = taken * cost
+    if any(sides):
+        taken, spent = one_number(loaded, steps, evaluations)
     for names in (*asked.values(), *sides):
         known_names(names, loaded.stems, f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
@@ -111,15 +107,16 @@ def edit(
     parameters |= {"heard": list(sides[0]), "wanted": list(sides[1])} if any(sides) else {}
     label = f"{'-'.join(sides[0])}-to-{'-'.join(sides[1])}" if any(sides) else _label(asked, seconds)
 
+    items = find(inputs, loaded.stems)
+    if any(sides):
+        job = Recomposing(loaded, place, *sides, taken, range(seed, seed + count), rank, parameters, voice)
+        each = [job.work(item, f"{item.track}-{label}", lambda outcome: tell(voice, outcome)) for item in items]
+        raise typer.Exit(conclude(voice, "edit", [outcome for outcomes in each for outcome in outcomes]))
+
     def work(item: Item) -> Outcome:
         made = Made("edit", loaded.name, {MIX: item.source}, seed, parameters)
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
-            if any(sides):
-                with voice.progress(item.track) as progress:
-                    source = sum_of(item.source, sides[0], loaded.stems)
-                    mix = recompose(loaded, source, *sides, seed=seed, steps=taken, progress=progress)
-                return put_audio(folder, mix, how)
             found = read_folder(item.source, loaded.stems) if item.source.is_dir() else None
             source = item.source if found is None else load_stems(found) if found.stems else found.mix or item.source
             with voice.progress(item.track) as progress:
@@ -138,30 +135,8 @@ def edit(
 
         return produce(Item(item.source, f"{item.track}-{label}"), place, made, make)
 
-    outcomes = work_through(find(inputs, loaded.stems), work, lambda outcome: tell(voice, outcome))
+    outcomes = work_through(items, work, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "edit", outcomes))
-
-
-def sum_of(source: Path, heard: Sequence[str], known: Sequence[str]) -> Audio | Path:
-    """What is heard of an input: of a folder those of its stems, or its mix where it holds nothing else; a file as it is.
-
-    Raises AudioFileError where a folder lacks one.
-    """
-    from stemwise.errors import AudioFileError
-    from stemwise.outputs import load_stems, read_folder, stem_slots
-
-    if not source.is_dir():
-        return source
-    found = read_folder(source, known)
-    slots = stem_slots(found)
-    missing = [name for name in heard if name not in slots]
-    if not missing:
-        return load_stems(dataclasses.replace(found, stems={name: slots[name] for name in heard}))
-    if found.mix is not None and not set(slots) & set(known):
-        return found.mix
-    raise AudioFileError(
-        f"{source}: has {', '.join(slots)}, but not {', '.join(missing)}. Name with --heard only stems that it holds."
-    )
 
 
 def _label(asked: dict[str, tuple[str, ...]], span: tuple[float, float] | None) -> str:

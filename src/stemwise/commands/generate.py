@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,8 @@ def generate(
     negative: o.Negative = None,
     guidance: o.Guidance = None,
     gamma: o.Gamma = None,
+    strength: o.Strength = None,
+    acts: o.Acts = None,
     midi: Annotated[bool, typer.Option("--midi", help="Make a multi-track MIDI file instead of audio.")] = False,
     plot: v.Plot = False,
     render: v.Render = False,
@@ -70,7 +73,9 @@ def generate(
     seeds = range(seed, seed + count)
     numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in seeds}
     if midi:
-        o.only_for_audio(rank=rank, stem=stem, negative=negative, guidance=guidance, gamma=gamma)
+        o.only_for_audio(
+            rank=rank, stem=stem, negative=negative, guidance=guidance, gamma=gamma, strength=strength, acts=acts
+        )
         prior = m.prior(model, device)
         parts = known_names(o.names(stems), prior.system.names, f"the model {prior.name} has") or prior.system.names
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
@@ -82,7 +87,7 @@ def generate(
         )
         raise typer.Exit(conclude(voice, "generate", made))
     v.only_for_midi(plot, render)
-    wishes = o.wishes(stem, negative, guidance, gamma)
+    wishes = o.wishes(stem, negative, guidance, gamma, strength=strength, acts=acts)
     loaded = load(model, device, **wishes)
     wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
@@ -94,8 +99,8 @@ def generate(
         **o.told(wishes),
     }
 
-    def play(number: int, progress: ProgressCallback) -> Audio:
-        return loaded.generate(seconds, stems=wanted, seed=number, steps=steps, progress=progress)
+    def play(numbers: Sequence[int], progress: ProgressCallback) -> list[Audio]:
+        return [loaded.generate(seconds, stems=wanted, seed=n, steps=steps, progress=progress) for n in numbers]
 
     def piece(item: Item) -> Outcome:
         number = numbers[item.track]
@@ -103,7 +108,7 @@ def generate(
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
             with voice.progress(item.track) as progress:
-                audio = play(number, progress)
+                (audio,) = play([number], progress)
             return put_audio(folder, audio, how)
 
         return produce(item, place, made, make)

@@ -62,6 +62,18 @@ Gamma = Annotated[
         show_default=False,
     ),
 ]
+Strength = Annotated[
+    float | None,
+    typer.Option("--strength", help="How much a CompoNet listens to what is heard; 0: not at all.", show_default=False),
+]
+Acts = Annotated[
+    str | None,
+    typer.Option(
+        "--acts",
+        help="START:END, the part of the way from noise (0) to clean (1) in which a CompoNet listens.",
+        show_default=False,
+    ),
+]
 Template = Annotated[
     str,
     typer.Option("--filename", help="Below OUT/MODEL: folders with {track}, then a name with {stem} and {ext}."),
@@ -96,12 +108,24 @@ def wishes(
     gamma: float | None = None,
     phase: str | None = None,
     strength: float | None = None,
+    acts: str | None = None,
 ) -> dict[str, Any]:
-    """What a model is asked to be, as `load` takes it and as a manifest holds it; what was not asked for is not there."""
+    """What a model is asked to be, as `load` takes it and as a manifest holds it; what was not asked for is not there.
+
+    Raises QueryError.
+    """
     words = list(names(negative)) if negative is not None else None
     asked = {"stems": stems or None, "negative": words, "guidance": guidance, "gamma": gamma, "phase": phase}
-    asked["strength"] = strength
+    asked |= {"strength": strength, **(_part_of_the_way(acts) if acts is not None else {})}
     return {wish: value for wish, value in asked.items() if value is not None}
+
+
+def _part_of_the_way(text: str) -> dict[str, float]:
+    start, _, end = text.partition(":")
+    try:
+        return {"start": float(start), "end": float(end)}
+    except ValueError as error:
+        raise QueryError(f"--acts {text!r} is not START:END; give shares of the way, such as 0:0.8") from error
 
 
 def told(wishes: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +135,7 @@ def told(wishes: Mapping[str, Any]) -> dict[str, Any]:
 
 def only_for_audio(**options: object) -> None:
     """Raises QueryError for the first option that was given where the result is MIDI."""
-    given = next((name for name, value in options.items() if value), None)
+    given = next((name for name, value in options.items() if value is not None), None)
     if given is not None:
         raise QueryError(f"--{given} is about audio; leave it out for MIDI")
 

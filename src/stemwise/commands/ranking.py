@@ -52,17 +52,18 @@ class Contest:
         source: what outcomes are reported for.
         track: name of the output; with several takes, of the folder that holds take-1, take-2, ...
         seeds: one a take.
-        make: a take from its seed.
-        judge: what it is worth.
+        make: takes from their seeds, `batch` of them at once.
+        judge: what one is worth; None: takes stay in the order of their seeds.
         made: what the verb did, for the manifest; the seed is put in.
     """
 
     source: Path
     track: str
     seeds: Sequence[int]
-    make: Callable[[int, ProgressCallback], Audio]
-    judge: Callable[[Audio], Verdict]
+    make: Callable[[Sequence[int], ProgressCallback], Sequence[Audio]]
+    judge: Callable[[Audio], Verdict] | None
     made: Made
+    batch: int = 1
 
     @property
     def tracks(self) -> list[str]:
@@ -83,33 +84,43 @@ class _Take:
 def hold(contest: Contest, place: Place, voice: Voice, notice: Callable[[Outcome], None]) -> list[Outcome]:
     """Make every take, then write them, best first. Takes wait on disk, so memory does not grow with their number.
 
-    Nothing is made where the output is there already: it is refused or, with `place.skip`, skipped.
+    Nothing is made where the output is there already: it is refused or, with `place.skip`, skipped. Where making fails, there
+    is one failed outcome.
     """
     from stemwise.audio_io import Existing, refuse_existing
-    from stemwise.batch import Item, work_through
+    from stemwise.batch import Item, Outcome, work_through
     from stemwise.commands.produce import produce, put_audio
 
     folders = [place.folder(track) for track in contest.tracks]
-    if place.skip and all(folder.exists() for folder in folders):
-        ranked: list[_Take | None] = [None] * len(folders)
-    else:
-        if place.existing is Existing.REFUSE:
-            for folder in folders:
-                refuse_existing(folder)
-        ranked = []
+    skipped = place.skip and all(folder.exists() for folder in folders)
+    ranked: list[_Take | None] = [None] * len(folders) if skipped else []
     with tempfile.TemporaryDirectory(prefix="stemwise-takes-") as scratch:
-        ranked = ranked or list(_ranked(contest, Path(scratch), voice))
-        takes = dict(zip(contest.tracks, ranked))
+
+        def compete(item: Item) -> Outcome:
+            if place.existing is Existing.REFUSE:
+                for folder in folders:
+                    refuse_existing(folder)
+            ranked.extend(_ranked(contest, Path(scratch), voice))
+            return Outcome(item, "done")
+
+        if not skipped:
+            (competed,) = work_through([Item(contest.source, contest.track)], compete)
+            if competed.status == "failed":
+                notice(competed)
+                return [competed]
+        takes, asked = dict(zip(contest.tracks, ranked)), dict(zip(contest.tracks, contest.seeds))
 
         def write(item: Item) -> Outcome:
             take = takes[item.track]
-            made = replace(contest.made, seed=_seed_of(place.folder(item.track)) if take is None else take.seed)
+            there = _seed_of(place.folder(item.track)) if contest.judge else asked[item.track]
+            made = replace(contest.made, seed=there if take is None else take.seed)
 
             def fill(folder: Path) -> tuple[Files, dict[str, Any]]:
                 assert take is not None  # else it was skipped
                 files, facts = put_audio(folder, _load(take), place.how)
                 value = take.verdict.value
                 rank = {"rank": ranked.index(take) + 1, "worth": None if value is None else round(value, 4)}
+                rank = rank if contest.judge else {}
                 return files, {**facts, **rank, **take.verdict.facts, "elapsed_seconds": round(take.elapsed, 3)}
 
             return produce(item, place, made, fill)
@@ -158,17 +169,19 @@ def _ranked(contest: Contest, scratch: Path, voice: Voice) -> list[_Take]:
     import numpy as np
 
     takes = []
-    for seed in contest.seeds:
+    for first in range(0, len(contest.seeds), contest.batch):
+        seeds = contest.seeds[first : first + contest.batch]
         started = time.monotonic()
-        with voice.progress(f"{contest.track}, seed {seed}") as progress:
-            audio = contest.make(seed, progress)
-        elapsed = time.monotonic() - started
-        file = scratch / f"{seed}.npy"
-        np.save(file, audio.data[0].detach().cpu().numpy())
-        verdict = contest.judge(audio)
-        takes.append(_Take(seed, verdict, audio.names, audio.rate, file, elapsed))
-        value = "no value" if verdict.value is None else f"{verdict.value:.2f}"
-        voice.detail(f"{contest.track}: seed {seed}: {value}")
+        with voice.progress(f"{contest.track}, seed {', '.join(map(str, seeds))}") as progress:
+            made = contest.make(seeds, progress)
+        elapsed = (time.monotonic() - started) / len(seeds)
+        for seed, audio in zip(seeds, made, strict=True):
+            file = scratch / f"{seed}.npy"
+            np.save(file, audio.data[0].detach().cpu().numpy())
+            verdict = contest.judge(audio) if contest.judge else Verdict(None, {})
+            takes.append(_Take(seed, verdict, audio.names, audio.rate, file, elapsed))
+            value = "no value" if verdict.value is None else f"{verdict.value:.2f}"
+            voice.detail(f"{contest.track}: seed {seed}: {value}")
     return sorted(takes, key=lambda take: -take.verdict.value if take.verdict.value is not None else float("inf"))
 
 
