@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,38 @@ def test_independent_networks_give_the_same_batched_as_one_by_one() -> None:
             parameter.mul_(0.9)  # the batched weights are views: they must follow
         changed = prior(x, sigma)
     torch.testing.assert_close(changed, prior(x, sigma).detach(), atol=1e-6, rtol=1e-5)
+
+
+def test_independent_networks_lowered_after_an_evaluation_are_evaluated_lower() -> None:
+    prior, lowered, x, sigma = joint(1).prior, joint(1).prior, torch.randn(1, 2, 2048), torch.tensor([0.3])
+    lowered.lower(torch.bfloat16)
+    with torch.no_grad():
+        before = prior(x, sigma)
+        prior.lower(torch.bfloat16)
+        assert torch.equal(prior(x, sigma), lowered(x, sigma))
+    assert not torch.equal(prior(x, sigma), before)
+
+
+def test_independent_networks_are_stacked_with_no_more_than_one_of_their_tensors_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prior = joint(1).prior
+    sizes, made = [p.untyped_storage().nbytes() for p in prior.parameters()], []
+    most, stack = 0, torch.stack
+
+    def watched(tensors: list[Tensor], dim: int = 0) -> Tensor:
+        nonlocal most
+        out = stack(tensors, dim)
+        made.append(weakref.ref(out))
+        alive = [*prior.parameters(), *(there for ref in made if (there := ref()) is not None)]
+        most = max(most, sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in alive}.values()))
+        return out
+
+    monkeypatch.setattr(torch, "stack", watched)
+    with torch.no_grad():
+        prior(torch.randn(1, 2, 2048), torch.tensor([0.3]))
+    assert made
+    assert most <= sum(sizes) + 2 * max(sizes)
 
 
 def test_what_is_given_stays_and_the_rest_is_seeded() -> None:

@@ -144,6 +144,16 @@ def test_independent_networks_give_the_same_one_by_one_and_at_once() -> None:
     torch.testing.assert_close(other[:, 0], one_by_one[:, 0], atol=1e-5, rtol=1e-4)
 
 
+def test_independent_networks_separate_by_batched_evaluations_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, paths = prior("msdm-weak"), []
+    assert isinstance(module, WeakMsdm)
+    for path in ("_one_by_one", "_batched"):
+        original = getattr(module, path)
+        monkeypatch.setattr(module, path, lambda *args, o=original, p=path: paths.append(p) or o(*args))
+    Joint.of(module).separate(noise().sum(1)[:, None], 3)
+    assert paths == ["_batched"] * 3
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

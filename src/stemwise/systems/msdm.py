@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 
 from stemwise.diffusion import Edm, NoiseSource, Rule, SpectralEdm, clamped, log_normal
 from stemwise.diffusion.denoisers import Net, align
@@ -162,7 +162,7 @@ class WeakMsdm(nn.Module):
 
     def raw(self, frames: int) -> Preconditioned:
         """The denoiser of so many samples, before it is limited to full scale."""
-        return _preconditioned(self._one_by_one if torch.is_grad_enabled() else self._batched, self.config, frames)
+        return _preconditioned(self._all, self.config, frames)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """As `Msdm.loss`; every stem of every window at a noise level of its own."""
@@ -177,9 +177,13 @@ class WeakMsdm(nn.Module):
 
     def lower(self, dtype: torch.dtype) -> None:
         """Evaluate the networks in another type from now on, as `Msdm.lower`."""
+        self._stacked = {}
         for net in self.nets:
             if isinstance(net, UNet1d):
                 lower(net, dtype)
+
+    def _all(self, x: Tensor, label: Tensor) -> Tensor:
+        return self._one_by_one(x, label) if torch.is_grad_enabled() else self._batched(x, label)
 
     def _one_by_one(self, x: Tensor, label: Tensor) -> Tensor:
         """All raw networks, with gradients."""
@@ -196,15 +200,21 @@ class WeakMsdm(nn.Module):
         return vmap(one, in_dims=(0, 1), out_dims=1)(stacked, x)
 
     def _stack(self) -> dict[str, Tensor]:
-        """The weights with a stem axis in front; the networks' own become views of them, so memory stays the same."""
-        known = next(iter(self._stacked.values()), None)
-        present = next(self.nets[0].parameters())
-        if known is None or known.data_ptr() != present.data_ptr() or known.dtype != present.dtype:
-            self._stacked, _ = stack_module_state(list(self.nets))
-            for k, net in enumerate(self.nets):
-                for name, parameter in net.named_parameters():
-                    parameter.data = self._stacked[name].data[k]
+        """The weights with a stem axis in front; the networks' own become views of them, one after the other, so that there
+        is never more than one of them twice.
+        """
+        tensors = [dict([*net.named_parameters(), *net.named_buffers()]) for net in self.nets]
+        for name in tensors[0]:
+            known, own = self._stacked.get(name), [each[name] for each in tensors]
+            if known is None or not all(map(_same, known, own)):
+                self._stacked[name] = torch.stack([tensor.detach() for tensor in own])
+                for tensor, view in zip(own, self._stacked[name]):
+                    tensor.data = view
         return self._stacked
+
+
+def _same(view: Tensor, tensor: Tensor) -> bool:
+    return view.data_ptr() == tensor.data_ptr() and view.dtype == tensor.dtype
 
 
 def _network(config: UNet1dConfig | PowerNetConfig) -> UNet1d | PowerNet:
