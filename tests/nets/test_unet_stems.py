@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from published_msgld import UNET, close, facts, tensors, unet
 from stemwise.nets.unet_stems import UNetStems, UNetStemsConfig, time_embedding
@@ -51,6 +52,22 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
         net(torch.ones(1, 2, 2, 4, 4), torch.tensor([5]), net.pyramid(torch.ones(1, 2, 4, 4))).square().sum().backward()
         gradients.append(net.encoder[0].convolution.weight.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_attention_takes_the_flash_kernel() -> None:
+    """Where no other kernel is allowed it runs, forth and back, with the numbers of the plain arithmetic."""
+    torch.manual_seed(0)
+    net = UNetStems(UNetStemsConfig(stems=2, channels=32, multipliers=(1, 2), blocks=1, attention=(True, True)))
+    for layer in [net.write, *(block.attention.out for block in net.modules() if getattr(block, "attention", None))]:
+        torch.nn.init.normal_(layer.weight, std=0.2)
+    x, found = torch.randn(1, 2, 2, 8, 8), []
+    for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
+        net.zero_grad()
+        with sdpa_kernel([kernel]):  # raises where the layout of the heads does not suit it
+            out = net(x, torch.tensor([5]))
+            out.square().mean().backward()
+        found.append((out.detach(), net.encoder[0].convolution.weight.grad.clone()))
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

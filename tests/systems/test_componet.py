@@ -131,6 +131,33 @@ def test_recomputing_changes_nothing() -> None:
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
 
 
+def test_training_in_half_precision_is_finite_with_and_without_recomputing() -> None:
+    found = []
+    for recompute in (False, True):
+        model = tiny()
+        model.config = replace(model.config, recompute=recompute)
+        model.control.requires_grad_(True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.loss(stems(0.1, 0.1, 0.1, 0.1), generator())
+        loss.backward()
+        assert torch.isfinite(loss) and all(bool(torch.isfinite(p.grad).all()) for p in model.control.parameters())
+        found.append((loss.detach(), model.control.condition.weight.grad))
+    torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=0.02)
+
+
+def test_half_precision_separates_nearly_alike() -> None:
+    """Only the networks are in bfloat16, whose numbers have three digits."""
+    wave, model = 0.1 * torch.randn(1, 1, 4096), tiny()
+    types: list[torch.dtype] = []
+    model.base.unet.conv_out.register_forward_hook(lambda _, __, out: types.append(out.dtype))
+    full, half = (
+        ComponetSystem(model, precision).separate(wave, 2)[0] for precision in (torch.float32, torch.bfloat16)
+    )
+    assert types == [torch.float32] * 2 + [torch.bfloat16] * 2 and half.dtype == torch.float32
+    assert not torch.equal(half, full)
+    assert float((half - full).norm() / full.norm()) < 0.1  # noise of level 60 is taken off what begins at that level
+
+
 def test_kept_latents_train_as_waves_do() -> None:
     """The latents of all mixes, made once, give the loss that the stems give; silent stems are told from them too."""
     model = tiny()

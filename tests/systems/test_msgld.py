@@ -117,6 +117,42 @@ def test_guidance_that_is_no_number_is_refused(guidance: float) -> None:
         MsgldSystem(tiny()).asked(guidance=guidance)
 
 
+def test_the_mixtures_pyramid_is_computed_once_a_separation() -> None:
+    prior = tiny()
+    pyramid, calls = prior.net.pyramid, []
+    prior.net.pyramid = lambda mixture: calls.append(1) or pyramid(mixture)  # type: ignore[method-assign, func-returns-value]
+    for guidance in (1.0, 2.0):
+        MsgldSystem(prior).asked(guidance=guidance).separate(0.1 * torch.randn(1, 1, 1024), 3)
+        assert calls == [1]
+        calls.clear()
+
+
+def test_half_precision_separates_nearly_alike() -> None:
+    """Only the network is in bfloat16, whose numbers have three digits."""
+    wave, prior = 0.1 * torch.randn(1, 1, 1024), tiny()
+    types: list[torch.dtype] = []
+    prior.net.write.register_forward_hook(lambda _, __, out: types.append(out.dtype))
+    full, half = (MsgldSystem(prior, precision).separate(wave, 2)[0] for precision in (torch.float32, torch.bfloat16))
+    assert types == [torch.float32] * 2 + [torch.bfloat16] * 2 and half.dtype == torch.float32
+    assert not torch.equal(half, full)
+    torch.testing.assert_close(half, full, atol=0.02 * float(full.abs().max()), rtol=0)
+
+
+def test_training_in_half_precision_is_finite_with_and_without_recomputing() -> None:
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        prior = Msgld(MsgldConfig(codec=CODEC, net=replace(NET, recompute=recompute)))
+        torch.nn.init.normal_(prior.net.write.weight, std=0.02)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = prior.loss(0.1 * torch.randn(1, 4, 1, 1024), torch.Generator().manual_seed(0))
+        loss.backward()
+        gradients = [p.grad for p in prior.net.parameters() if p.grad is not None]
+        assert torch.isfinite(loss) and gradients and all(bool(torch.isfinite(g).all()) for g in gradients)
+        found.append((loss.detach(), prior.net.encoder[0].convolution.weight.grad))
+    torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=0.02)
+
+
 @pytest.mark.parametrize("time", [4096, 5000])
 def test_masked_stems_sum_to_the_mixture(time: int) -> None:
     """Of any length: what is no whole number of latents is padded and trimmed."""
