@@ -83,6 +83,11 @@ class Model:
         return self.system.steps
 
     @property
+    def steps_beside(self) -> int:
+        """As `steps`, beside stems that are given."""
+        return int(getattr(self.system, "steps_beside", self.steps))
+
+    @property
     def precision(self) -> str:
         """What the network is evaluated in."""
         return str(self.system.precision).removeprefix("torch.")
@@ -201,7 +206,8 @@ class Model:
         parts = {frozenset({name}): Audio.of({name: torch.from_numpy(signal)}, at) for name, signal in signals.items()}
         self._ask(parts, wanted)
         context = {name: channels_at(signal, at, self.rate, self.channels) for name, signal in signals.items()}
-        made = self._sample(wanted, context, 0, self._scale(context), self._run(seed, steps, progress))
+        run = self._run(seed, self.steps_beside if steps is None else steps, progress)
+        made = self._sample(wanted, context, 0, self._scale(context), run)
         frames = next(iter(signals.values())).shape[1]
         channels = max(signal.shape[0] for signal in signals.values())
         new = stereo_back(made, self.rate, at, frames, channels)
@@ -236,7 +242,11 @@ class Model:
             raise QueryError(
                 f"edit needs exactly one of remove, extract, replace, or a span alone; got {verbs or 'none'}"
             )
-        stems = source if isinstance(source, Audio) else self.separate(source, rate=rate, evaluations=evaluations)
+        stems = (
+            source
+            if isinstance(source, Audio)
+            else self.separate(source, rate=rate, evaluations=evaluations, progress=progress)
+        )
         known = stems.names if isinstance(source, Audio) else self.stems
         chosen = known_names(remove or extract or replace or known, known)
         where = self._span(stems, span)
