@@ -110,6 +110,15 @@ def test_contradictory_questions_are_refused(model: Model, ask, message: str) ->
         ask(model)
 
 
+def test_an_edit_can_be_cancelled_while_the_mix_is_separated(model: Model) -> None:
+    told: list[float] = []
+    with pytest.raises(Cancelled):
+        model.edit(
+            music(1.0), remove=["drums"], rate=RATE, progress=lambda event: told.append(event.done_seconds) or False
+        )
+    assert len(told) == 1
+
+
 def test_progress_is_told_and_can_cancel(model: Model, tmp_path: Path) -> None:
     heard: list[float] = []
     model.generate(1.5, steps=2, progress=lambda event: heard.append(event.fraction))

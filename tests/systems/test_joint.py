@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stemwise.checkpoint import build, save_model
+from stemwise.checkpoint import build, build_config, save_model
 from stemwise.diffusion import dpmpp_2m, euler, karras, last, sample, seeded
 from stemwise.errors import ModelError, QueryError
 from stemwise.loading import load
@@ -19,20 +23,30 @@ from stemwise.metrics.separation import si_sdr_improvement
 from stemwise.nets.unet1d import UNet1dConfig
 from stemwise.query import Query
 from stemwise.stems import Audio
-from stemwise.systems.joint import Joint, likelihood, likelihood_of, posterior, step_cost
-from stemwise.systems.likelihoods import AdaptiveProjection, GaussianExact, Projection, gaussian_variance
-from stemwise.systems.msdm import PUBLISHED_DIRAC, Msdm, MsdmConfig, Separation, WeakMsdm
+from stemwise.systems.joint import Joint, evaluations_of, likelihood, likelihood_of, posterior
+from stemwise.systems.likelihoods import AdaptiveProjection, Dirac, GaussianExact, Projection, gaussian_variance
+from stemwise.systems.msdm import (
+    PUBLISHED_ACCOMPANIMENT,
+    PUBLISHED_DIRAC,
+    PUBLISHED_GENERATION,
+    Generation,
+    Msdm,
+    MsdmConfig,
+    Separation,
+    WeakMsdm,
+)
 from stemwise.systems.system import Context
 
 STDS = (0.2, 0.05, 0.1, 0.02)
 NET = UNet1dConfig(2, 8, 2, (1, 1, 2), (2, 2), (1, 1), (False, True), 2, 4, 1, 4)
 RATE = 8000
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def config(sources: int = 2, **changes: object) -> MsdmConfig:
+def config(sources: int = 2, **changes: Any) -> MsdmConfig:
     net = UNet1dConfig(**{**NET.__dict__, "sources": sources})
     how = Separation(steps=3, sigma_max=0.3, resample=1)
-    return MsdmConfig(("bass", "drums"), RATE, 2048, net=net, separation=how, **changes)  # type: ignore[arg-type]
+    return MsdmConfig(("bass", "drums"), RATE, 2048, net=net, separation=how, **changes)
 
 
 def joint(sources: int = 2) -> Joint:
@@ -132,7 +146,7 @@ TOYS = {
 @pytest.mark.parametrize("name", TOYS)
 def test_the_default_without_spectra_is_near_the_wiener_filter_and_above_300_published_evaluations(name: str) -> None:
     toy = Blocks(TOYS[name])
-    assert step_cost(Separation()) * Separation().steps <= 24
+    assert evaluations_of(Separation()) <= 24
     ours, published = toy.improvement(Separation()), toy.improvement(PUBLISHED_DIRAC)
     assert ours > published + 1
     assert ours > toy.best() - 0.5
@@ -230,6 +244,88 @@ def test_every_verb_works_with_a_model_folder(tmp_path: Path) -> None:
     assert edited.names == ("bass'", "drums")
     outside = torch.arange(12000) / 11025 < 0.29
     assert torch.equal(edited.mix()[..., outside], stems.mix()[..., outside])
+
+
+@pytest.mark.parametrize(
+    ("how", "evaluations"),
+    [
+        (Separation(steps=4), 4),
+        (Separation(rule="heun", steps=4), 7),
+        (Separation(rule="dpm2_ancestral", steps=4), 7),
+        (Separation("gaussian-exact", "heun", steps=4), 4),
+        (Separation(steps=4, resample=2), 8),
+        (Separation(rule="heun", steps=4, resample=2), 14),
+    ],
+)
+def test_the_evaluations_that_are_told_and_allowed_are_those_that_are_spent(how: Separation, evaluations: int) -> None:
+    system, spent = joint(), []
+    system.prior.register_forward_hook(lambda *_: spent.append(1))
+    system = replace(system, separation=how, likelihood=likelihood_of(how, system.prior))
+    mix = torch.randn(1, 1, 2048)
+    assert system.evaluations == evaluations
+    system.separate(mix, system.evaluations)
+    assert len(spent) == evaluations
+    for allowed in (1, 2, 5):
+        spent.clear()
+        system.separate(mix, allowed)
+        assert 1 <= len(spent) <= allowed
+
+
+def test_a_likelihood_can_be_asked_for_and_brings_what_was_published_of_it(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "msdm", Msdm(config()))
+    for name, evaluations in (("dirac", 300), ("gaussian", 300), ("even", 12), ("projection", 3)):
+        assert load(folder, "cpu", likelihood=name).evaluations == evaluations
+    weak, dirac = joint(1).asked(likelihood="dirac"), joint().asked(likelihood="dirac")
+    assert isinstance(dirac.likelihood, Dirac)
+    assert dirac.separation == PUBLISHED_DIRAC
+    assert weak.separation == replace(PUBLISHED_DIRAC, churn=40.0)
+    with pytest.raises(
+        QueryError, match="unknown likelihood 'dirak'; choose dirac, gaussian, gaussian-exact, even, proj"
+    ):
+        load(folder, "cpu", likelihood="dirak")
+    with pytest.raises(QueryError, match="the model band takes no likelihood"):
+        load("band", "cpu", likelihood="dirac")
+
+
+@pytest.mark.parametrize(("name", "churn"), [("msdm-slakh", 20.0), ("msdm-weak-slakh", 40.0)])
+def test_the_recipes_hold_the_published_constants(name: str, churn: float) -> None:
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    made = build_config(recipe["model"]["type"], recipe["model"]["config"])
+    assert replace(made.separation, drop="") == replace(PUBLISHED_DIRAC, churn=churn)
+    assert (made.generation, made.accompaniment) == (PUBLISHED_GENERATION, PUBLISHED_ACCOMPANIMENT)
+
+
+def test_stems_beside_others_have_steps_and_churn_of_their_own(tmp_path: Path) -> None:
+    """And a model that was stored before they had has the defaults."""
+    made = config(generation=Generation(3, churn=0.0), accompaniment=Generation(5, churn=2.0))
+    folder = save_model(tmp_path / "msdm", Msdm(made))
+    model, calls = load(folder, "cpu"), []
+    model.system.prior.register_forward_hook(lambda *_: calls.append(1))
+    model.generate(0.1)
+    assert len(calls) == 3
+    model.accompany({"drums": np.zeros((1, 800), np.float32)}, ["bass"], rate=RATE)
+    assert len(calls) == 3 + 5
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["config"]["accompaniment"], stored["config"]["generation"]["steps"]
+    (folder / "config.json").write_text(json.dumps(stored))
+    again = load(folder, "cpu")
+    assert (again.steps, again.steps_beside) == (24, 24)
+
+
+def test_the_churn_beside_others_is_that_of_the_accompaniment() -> None:
+    torch.manual_seed(0)
+    prior = Msdm(config()).eval()
+    quiet, churned = Generation(2, "euler", churn=0.0), Generation(2, "euler", churn=2.0)
+    heard = Context({"drums": 0.1 * torch.randn(1, 2048)}, {}, 0.1)
+
+    def made(generation: Generation, accompaniment: Generation | None, context: Context) -> Tensor:
+        system = replace(Joint.of(prior), generation=generation, accompaniment=accompaniment)
+        return system.sample(["bass"], context, seed=0, steps=2)
+
+    assert torch.equal(made(quiet, churned, heard), made(churned, None, heard))
+    assert not torch.equal(made(quiet, churned, heard), made(quiet, None, heard))
+    nothing = Context({}, {}, 0.1)
+    assert torch.equal(made(quiet, churned, nothing), made(quiet, None, nothing))
 
 
 def test_training_and_its_mistakes() -> None:

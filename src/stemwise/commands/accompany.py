@@ -101,7 +101,7 @@ def accompany(
     parameters: dict[str, Any] = {
         "want": list(wanted),
         "given": list(played),
-        "steps": steps or loaded.steps,
+        "steps": steps or loaded.steps_beside,
         **o.told(wishes),
     }
     base = name or (source.resolve().name if source.is_dir() else source.stem)

@@ -74,6 +74,14 @@ Acts = Annotated[
         show_default=False,
     ),
 ]
+Likelihood = Annotated[
+    str | None,
+    typer.Option(
+        "--likelihood",
+        help="MSDM and GMSDI: dirac, gaussian, gaussian-exact, even or projection; the model's own.",
+        show_default=False,
+    ),
+]
 Template = Annotated[
     str,
     typer.Option("--filename", help="Below OUT/MODEL: folders with {track}, then a name with {stem} and {ext}."),
@@ -109,6 +117,7 @@ def wishes(
     phase: str | None = None,
     strength: float | None = None,
     acts: str | None = None,
+    likelihood: str | None = None,
 ) -> dict[str, Any]:
     """What a model is asked to be, as `load` takes it and as a manifest holds it; what was not asked for is not there.
 
@@ -116,7 +125,7 @@ def wishes(
     """
     words = list(names(negative)) if negative is not None else None
     asked = {"stems": stems or None, "negative": words, "guidance": guidance, "gamma": gamma, "phase": phase}
-    asked |= {"strength": strength, **(_part_of_the_way(acts) if acts is not None else {})}
+    asked |= {"strength": strength, "likelihood": likelihood, **(_part_of_the_way(acts) if acts is not None else {})}
     return {wish: value for wish, value in asked.items() if value is not None}
 
 

@@ -44,6 +44,7 @@ def separate(
         str | None,
         typer.Option("--phase", help="Latent models: mixture (stems sum to the song) or vocoder.", show_default=False),
     ] = None,
+    likelihood: o.Likelihood = None,
     stem: o.Described = None,
     negative: o.Negative = None,
     guidance: o.Guidance = None,
@@ -88,13 +89,13 @@ def separate(
 
     works: dict[bool, Callable[[Item], Outcome]] = {}  # by whether the input is MIDI
     if scores:
-        o.only_for_audio(stem=stem, negative=negative, guidance=guidance, phase=phase)
+        o.only_for_audio(stem=stem, negative=negative, guidance=guidance, phase=phase, likelihood=likelihood)
         assigner = load_notes(model if kind.type == "notes" else "notes", device)
         works[True] = m.NoteJob(assigner, place_for(assigner), asked, voice).work
     if len(scores) < len(items):
         # what nobody described is a stem of its own, so that the stems sum to the song
         described = [*stem, "rest"] if stem and "rest" not in stem else stem
-        wishes = o.wishes(described, negative, guidance, phase=phase)
+        wishes = o.wishes(described, negative, guidance, phase=phase, likelihood=likelihood)
         loaded = load(model, device, **wishes)
         owner = f"the model {loaded.name} has"
         wanted = known_names(o.names(stems), loaded.stems, owner) or loaded.stems

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,8 +34,8 @@ from stemwise.diffusion.sampling import Draw, Past
 from stemwise.errors import QueryError
 from stemwise.nets.unet1d import lower
 from stemwise.systems.gmsdi import Gmsdi
-from stemwise.systems.joint import likelihood, posterior, step_cost
-from stemwise.systems.msdm import LikelihoodName, Separation
+from stemwise.systems.joint import evaluations_of, likelihood, posterior, within
+from stemwise.systems.msdm import LikelihoodName, Separation, likelihood_named
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources, described
 from stemwise.systems.system import Context, Guide, Mono
@@ -96,8 +96,8 @@ class GmsdiSystem(Mono):
         for gamma in (self.gamma, self.gamma_mixture):
             if isinstance(gamma, int | float) and gamma <= 0:
                 raise QueryError(f"gamma is {gamma:g}; it must be above 0 (small: sources follow the mixture closely)")
-        if self.likelihood not in (None, *get_args(LikelihoodName)):
-            raise QueryError(f"unknown likelihood {self.likelihood!r}; choose {', '.join(get_args(LikelihoodName))}")
+        if self.likelihood is not None:
+            likelihood_named(self.likelihood)
         self.prior.vocabulary.check(*self.sources.every())
 
     @property
@@ -108,7 +108,7 @@ class GmsdiSystem(Mono):
     @property
     def evaluations(self) -> int:
         """As the configuration says; each is one of all sources at once."""
-        return self._how.steps * step_cost(self._how)
+        return evaluations_of(self._how)
 
     @property
     def _how(self) -> Separation:
@@ -144,12 +144,12 @@ class GmsdiSystem(Mono):
 
     def _restricted(self, prompts: Sequence[Prompt], mix: Tensor, evaluations: int) -> Tensor:
         """Slots (B, prompt, time) that sum to the mixtures (B, time), by the configured likelihood and step rule."""
-        how, frames = self._how, mix.shape[-1]
+        how, frames = within(self._how, evaluations), mix.shape[-1]
         known = self.prior.powers(prompts, frames)
         loudest = 0 if known is None else int(known.sum(-1).argmax())
         way = likelihood(how, len(prompts), loudest, None if known is None else lambda _: known, self.rate)
-        steps, noise = max(1, evaluations // step_cost(how)), common(seeded(0, mix.device))
-        return posterior(self.prior.prompted(prompts), way, how, mix, len(prompts), steps, noise)
+        noise = common(seeded(0, mix.device))
+        return posterior(self.prior.prompted(prompts), way, how, mix, len(prompts), how.steps, noise)
 
     @torch.no_grad()
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,7 +41,15 @@ from stemwise.systems.likelihoods import (
     SpectralProjection,
 )
 from stemwise.systems.local_wiener import LocalWiener, Stft
-from stemwise.systems.msdm import Generation, Msdm, Separation, WeakMsdm
+from stemwise.systems.msdm import (
+    PUBLISHED_DIRAC,
+    PUBLISHED_GAUSSIAN,
+    Generation,
+    Msdm,
+    Separation,
+    WeakMsdm,
+    likelihood_named,
+)
 from stemwise.systems.spectra import Power, powers
 from stemwise.systems.system import Context, Mono
 
@@ -56,7 +65,10 @@ class Joint(Mono):
     likelihood: Likelihood
     separation: Separation
     generation: Generation
+    accompaniment: Generation | None = None
     precision: torch.dtype = torch.float32
+
+    takes: ClassVar[tuple[str, ...]] = ("likelihood",)
 
     @classmethod
     def of(cls, prior: Msdm | WeakMsdm, precision: torch.dtype = torch.float32) -> Joint:
@@ -65,12 +77,34 @@ class Joint(Mono):
         if precision != torch.float32:
             prior.lower(precision)
         likelihood = likelihood_of(config.separation, prior)
-        return cls(prior, likelihood, config.separation, config.generation, precision)
+        return cls(prior, likelihood, config.separation, config.generation, config.accompaniment, precision)
+
+    def asked(self, *, likelihood: str) -> Joint:
+        """With another likelihood than the configuration's: `dirac` and `gaussian` with all that was published of them, the
+        others with the defaults. Raises QueryError for one that there is not.
+        """
+        name = likelihood_named(likelihood)
+        if name == self.separation.likelihood:
+            return self
+        churn = 40.0 if isinstance(self.prior, WeakMsdm) else PUBLISHED_DIRAC.churn
+        published = {"dirac": replace(PUBLISHED_DIRAC, churn=churn), "gaussian": PUBLISHED_GAUSSIAN}
+        how = replace(published.get(name, Separation(name)), drop=self.separation.drop, gamma=self.separation.gamma)
+        return replace(self, likelihood=likelihood_of(how, self.prior), separation=how)
+
+    @property
+    def steps(self) -> int:
+        """As the configuration says."""
+        return self.generation.steps
+
+    @property
+    def steps_beside(self) -> int:
+        """As the configuration says for stems that are made beside others."""
+        return (self.accompaniment or self.generation).steps
 
     @property
     def evaluations(self) -> int:
         """As the configuration says."""
-        return self.separation.steps * step_cost(self.separation)
+        return evaluations_of(self.separation)
 
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
@@ -80,7 +114,8 @@ class Joint(Mono):
         Every item of the batch starts from the same noise.
         """
         mix = wave[:, 0]
-        x = self.posterior(mix, max(1, evaluations // step_cost(self.separation)), common(seeded(0, wave.device)))
+        how, noise = within(self.separation, evaluations), common(seeded(0, wave.device))
+        x = posterior(self.prior, self.likelihood, how, mix, len(self.names), how.steps, noise)
         lacking = mix - x.sum(1)
         return (x + lacking[:, None] / len(self.names))[:, :, None], lacking[:, None]
 
@@ -95,7 +130,7 @@ class Joint(Mono):
         Stems that are neither wanted nor known are made too, and left away. The levels are the prior's own: `scale` is
         not used.
         """
-        how = self.generation
+        how = (self.accompaniment if context.known else None) or self.generation
         constraint = self._given(context)
         churn = Churn(how.churn) if how.churn else None
         sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
@@ -157,9 +192,20 @@ def posterior(
     return last(run).x
 
 
-def step_cost(how: Separation) -> int:
-    """Network evaluations a step."""
-    return how.resample * cost(how.rule)
+def evaluations_of(how: Separation) -> int:
+    """Network evaluations that all steps of a separation take; the last one, to sigma 0, is an Euler step in every rule."""
+    return how.resample * (1 + _step_cost(how) * (how.steps - 1))
+
+
+def within(how: Separation, evaluations: int) -> Separation:
+    """With as many steps as so many network evaluations allow; where they are too few for the corrector, one without it."""
+    if evaluations < how.resample:
+        how = replace(how, resample=1)
+    return replace(how, steps=max(1, 1 + (evaluations // how.resample - 1) // _step_cost(how)))
+
+
+def _step_cost(how: Separation) -> int:
+    return 1 if how.likelihood == "gaussian-exact" else cost(how.rule)
 
 
 def likelihood_of(how: Separation, prior: Msdm | WeakMsdm) -> Likelihood:

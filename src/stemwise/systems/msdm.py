@@ -7,7 +7,7 @@ training too, as published: samples beyond it get no gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +15,34 @@ from torch.func import functional_call, vmap
 
 from stemwise.diffusion import Edm, NoiseSource, Rule, SpectralEdm, clamped, log_normal
 from stemwise.diffusion.denoisers import Net, align
-from stemwise.errors import ModelError
+from stemwise.errors import ModelError, QueryError
 from stemwise.nets.powernet import PowerNet, PowerNetConfig
 from stemwise.nets.unet1d import UNet1d, UNet1dConfig, lower
 from stemwise.systems.local_wiener import LocalWiener
 from stemwise.systems.spectra import KNOTS, Spectra, powers
+from stemwise.systems.system import STEPS
 
 Preconditioned = Edm | SpectralEdm | LocalWiener
 LikelihoodName = Literal["dirac", "gaussian", "gaussian-exact", "even", "projection"]
+
+
+def likelihood_named(name: str) -> LikelihoodName:
+    """Raises QueryError for an unknown likelihood."""
+    if name not in get_args(LikelihoodName):
+        raise QueryError(f"unknown likelihood {name!r}; choose {', '.join(get_args(LikelihoodName))}")
+    return cast(LikelihoodName, name)
 
 
 @dataclass(frozen=True)
 class Separation:
     """How a mixture is separated; `PUBLISHED_DIRAC` and `PUBLISHED_GAUSSIAN` are the published ways, the defaults need fewer steps.
 
-    ``drop`` is the stem that the Dirac likelihood eliminates (empty: the first), ``gamma`` the Gaussian's width over sigma, as the
-    paper counts it. ``churn`` and ``resample`` (the corrector) as in `diffusion.sample`. ``temperature`` scales the noise that is
-    started from: 1 draws a sample of the stems, 0 goes for their mean given the mixture, which has the least squared error and
-    which it meets exactly where stems are Gaussian; None is 0 for the projection, 1 for all others. ``trust`` is how much of its
-    network a prior of powers believes in the projection: estimates on the way lack the noise of its training and have more of
-    each other in them, so it is too sure.
+    ``rule`` is the step rule, but `gaussian-exact` has its own. ``drop`` is the stem that the Dirac likelihood eliminates (empty:
+    the first), ``gamma`` the Gaussian's width over sigma, as the paper counts it. ``churn`` and ``resample`` (the corrector) as in
+    `diffusion.sample`. ``temperature`` scales the noise that is started from: 1 draws a sample of the stems, 0 goes for their mean
+    given the mixture, which has the least squared error and which it meets exactly where stems are Gaussian; None is 0 for the
+    projection, 1 for all others. ``trust`` is how much of its network a prior of powers believes in the projection: estimates on
+    the way lack the noise of its training and have more of each other in them, so it is too sure.
     """
 
     likelihood: LikelihoodName = "projection"
@@ -64,14 +72,21 @@ PUBLISHED_GAUSSIAN = Separation("gaussian", "euler", 150, 1e-4, 1.0, churn=40.0,
 
 @dataclass(frozen=True)
 class Generation:
-    """How stems are made anew; the published sampler starts at 20, where the networks were never trained."""
+    """How stems are made anew; `PUBLISHED_GENERATION` starts at 20, where the networks were never trained."""
 
+    steps: int = STEPS
     rule: Rule = "dpmpp_2m"
     sigma_min: float = 1e-3
     sigma_max: float = 1.0
     rho: float = 7.0
     churn: float = 0.0
     resample: int = 1
+
+
+PUBLISHED_GENERATION = Generation(150, "euler", 1e-4, 20.0, churn=20.0)
+"""Of whole songs (Mariani et al. 2024)."""
+PUBLISHED_ACCOMPANIMENT = Generation(256, "euler", 1e-4, 20.0, churn=10.0)
+"""Of some stems beside others."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,8 @@ class MsdmConfig:
     ``net.sources`` is the number of stems, or 1 where each stem has a network of its own (`WeakMsdm`). The published models
     have a U-Net of waveforms and no ``spectra``. With them (see `systems.spectra`) a network need not learn the mean spectrum of
     each stem: that of waveforms corrects a Wiener filter (`diffusion.SpectralEdm`), one of powers finds the filter anew at every
-    moment (`LocalWiener`), and ``sigma_data`` is not used.
+    moment (`LocalWiener`), and ``sigma_data`` is not used. ``accompaniment`` is how stems are made beside others that are given
+    (None: as ``generation``).
     """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
@@ -94,6 +110,7 @@ class MsdmConfig:
     net: UNet1dConfig | PowerNetConfig = field(default_factory=UNet1dConfig)
     separation: Separation = field(default_factory=Separation)
     generation: Generation = field(default_factory=Generation)
+    accompaniment: Generation | None = None
 
     def __post_init__(self) -> None:
         if self.net.sources not in (1, len(self.stems)):
