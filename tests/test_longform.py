@@ -367,7 +367,9 @@ def test_memory_does_not_grow_with_length() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 5_000), st.integers(2, 700), st.data())
 def test_continued_windows_join_exactly(total: int, window: int, data: st.DataObject) -> None:
+    """Whatever the fade, where answers repeat what is known."""
     overlap = data.draw(st.integers(1, window - 1).filter(lambda o: total / (window - o) < 200))
+    fade = data.draw(st.integers(0, min(overlap, window - overlap)))
     song = torch.randn(2, 1, total + window)
     asked: list[int] = []
 
@@ -380,7 +382,7 @@ def test_continued_windows_join_exactly(total: int, window: int, data: st.DataOb
             assert torch.equal(known, song[..., start : start + overlap]), "the seam is what was given out, bit for bit"
         return song[..., start : start + window]
 
-    blocks = list(continue_windows(make_window, total, window, overlap))
+    blocks = list(continue_windows(make_window, total, window, overlap, fade=fade))
     assert torch.equal(torch.cat(blocks, dim=-1), song[..., :total])
     assert asked == list(range(len(blocks)))
 
@@ -391,6 +393,30 @@ def test_the_known_seam_rules_over_what_a_window_answers_there() -> None:
 
     joined = torch.cat(list(continue_windows(make_window, 22, 10, 4)), dim=-1)[0, 0]
     assert joined.tolist() == [0.0] * 10 + [1.0] * 6 + [2.0] * 6
+
+
+def test_a_window_takes_over_in_the_last_known_frames() -> None:
+    """Linearly; and the one after is told what was made, not what was given out."""
+    told: list[Tensor | None] = []
+
+    def make_window(known: Tensor | None, index: int) -> Tensor:
+        told.append(known)
+        return torch.full((1, 1, 10), float(index))
+
+    blocks = list(continue_windows(make_window, 19, 10, 4, fade=3))
+    assert (
+        torch.cat(blocks, dim=-1)[0, 0].tolist()
+        == [0.0] * 7 + [0.25, 0.5, 0.75] + [1.0] * 3 + [1.25, 1.5, 1.75] + [2.0] * 3
+    )
+    assert [block.shape[-1] for block in blocks] == [7, 6, 6]
+    assert told[1] is not None and not told[1].any() and len(told) == 3
+
+
+def test_a_given_song_is_continued_without_a_change() -> None:
+    made = torch.cat(
+        list(continue_windows(lambda k, i: torch.full((1, 1, 10), i + 1.0), 12, 10, 4, torch.zeros(1, 1, 9), 2)), -1
+    )
+    assert made[0, 0].tolist() == pytest.approx([1.0] * 4 + [4 / 3, 5 / 3] + [2.0] * 6)
 
 
 def test_an_existing_song_is_continued() -> None:
@@ -408,6 +434,9 @@ def test_impossible_continuations_are_refused() -> None:
     for total, window, overlap in ((0, 10, 2), (5, 10, 10), (5, 10, 0)):
         with pytest.raises(ValueError, match="overlap"):
             next(continue_windows(lambda k, i: torch.zeros(1, 1, 10), total, window, overlap))
+    for fade in (-1, 3, 9):
+        with pytest.raises(ValueError, match="fade"):
+            next(continue_windows(lambda k, i: torch.zeros(1, 1, 10), 5, 10, 2, fade=fade))
     with pytest.raises(ValueError, match=r"window 0 has the shape \(1, 1, 9\)"):
         next(continue_windows(lambda k, i: torch.zeros(1, 1, 9), 5, 10, 2))
 

@@ -313,7 +313,7 @@ class Model:
         `old` fixes the wanted stems outside of the frames `edge`.
         """
         total = max([frames, *(signal.shape[-1] for signal in context.values())])
-        overlap = self.window // 3
+        overlap = self.system.seam.overlap
         done: list[Tensor] = []
 
         def make(known: Tensor | None, index: int) -> Tensor:
@@ -338,7 +338,7 @@ class Model:
             run.tell(min(total, start + self.window) / self.rate, total / self.rate)
             return window
 
-        for block in continue_windows(make, total, self.window, overlap):
+        for block in continue_windows(make, total, self.window, overlap, fade=self.system.seam.fade):
             done.append(block)
         return torch.cat(done, dim=-1)
 

@@ -73,8 +73,7 @@ def _continued(
     system: ComponetSystem, mix: Tensor, heard: Sequence[str], wanted: Sequence[str], run: Run, seeds: Sequence[int]
 ) -> Tensor:
     """(seed, 1, time) for a mix (1, time) at the model's rate."""
-    overlap = system.window // 3
-    overlap -= overlap % system.prior.config.base.codec.stride
+    overlap = system.seam.overlap
     total, device = mix.shape[-1], next(system.prior.parameters()).device
 
     def make(known: Tensor | None, index: int) -> Tensor:
@@ -89,7 +88,7 @@ def _continued(
         run.tell(min(total, start + system.window) / system.rate, total / system.rate)
         return made[:, None].cpu()
 
-    return torch.cat(list(continue_windows(make, total, system.window, overlap)), -1)
+    return torch.cat(list(continue_windows(make, total, system.window, overlap, fade=system.seam.fade)), -1)
 
 
 def _split(

@@ -19,7 +19,6 @@ from stemwise import cli
 from stemwise.errors import ModelError, QueryError
 from stemwise.systems.latent_gmsdi import LatentGmsdi, pulled
 from stemwise.systems.prompts import Prompt
-from stemwise.systems.system import Context
 from stemwise.systems.text_to_audio import AudioLdm2, MusicLdm, StableAudio, text_to_audio
 from tiny_pipeline import save_pipeline, tiny_pipeline
 from tiny_stable_audio import save_stable_audio, tiny_stable_audio
@@ -166,10 +165,6 @@ def test_the_candidate_that_comes_closest_is_taken(stable: tuple[Any, Path]) -> 
     assert lacks[1] <= lacks[0]
     tight, loose = (float(system.asked(gamma=g).separate(wave, 6)[1].square().sum()) for g in (0.0, 1e6))
     assert tight < loose
-    where = torch.arange(system.window) < 50
-    known = 0.1 * torch.randn(2, system.window)
-    made = system.sample(["bass"], Context({}, {"bass": (known, where)}, 1.0), seed=0, steps=2)
-    torch.testing.assert_close(made[0][:, :50], known[:, :50])
 
 
 def test_mistakes_are_named(stable: tuple[Any, Path], tmp_path: Path) -> None:

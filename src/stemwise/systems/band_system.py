@@ -26,7 +26,7 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint, Free
 from stemwise.query import Query
 from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
-from stemwise.systems.system import STEPS, Context, Guide, unanswerable
+from stemwise.systems.system import STEPS, Context, Guide, Seam, unanswerable
 
 QUIET = 1e-4
 GUIDANCE = 1.5
@@ -72,6 +72,11 @@ class BandSystem:
     def channels(self) -> int:
         """Left and right."""
         return 2
+
+    @property
+    def seam(self) -> Seam:
+        """A third of the window."""
+        return Seam(self.window // 3)
 
     @property
     def evaluations(self) -> int:

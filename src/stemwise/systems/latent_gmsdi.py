@@ -22,7 +22,7 @@ from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources
-from stemwise.systems.system import STEPS, Context, unanswerable
+from stemwise.systems.system import STEPS, Context, Seam, unanswerable
 from stemwise.systems.text_to_audio import TextToAudio
 
 Gap = Callable[[Tensor], Tensor]
@@ -95,6 +95,11 @@ class LatentGmsdi:
         return self.prior.channels
 
     @property
+    def seam(self) -> Seam:
+        """A third of the window; the next one does not hear it, so that the fade is all that joins them."""
+        return Seam.about(self.window, self.rate)
+
+    @property
     def evaluations(self) -> int:
         """Steps of a separation, each one evaluation of all sources of all candidates."""
         return 50
@@ -135,8 +140,8 @@ class LatentGmsdi:
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
         """New content (len(wanted), channel, time) for the wanted sources, sampled with their mixture beside them.
 
-        What is known enters the mixture as one sub-mix. Spans of wanted stems that are known stay as they are in the wave;
-        the model does not hear them.
+        What is known enters the mixture as one sub-mix. Spans of wanted stems that are known are not heard: it is for the
+        caller to put them back.
         """
         order = [name for name in self.names if name in wanted]
         playing = self.sources.words((*wanted, *context.known))
@@ -150,8 +155,6 @@ class LatentGmsdi:
 
         latents = self._drawn(prompts[:1] if alone else prompts, None if alone else gap, 1, seed, steps)
         waves = dict(zip(order, self._waves(latents[:, : len(order)])[0]))
-        for name, (signal, where) in context.fixed.items():
-            waves[name] = torch.where(where, signal, waves[name])
         return torch.stack([waves[name] for name in wanted])
 
     def _drawn(self, prompts: Sequence[Prompt], gap: Gap | None, count: int, seed: int, steps: int) -> Tensor:

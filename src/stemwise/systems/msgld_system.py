@@ -27,7 +27,7 @@ from stemwise.diffusion import (
     seeded,
 )
 from stemwise.systems.msgld import LatentSampling, Msgld
-from stemwise.systems.system import Context, Mono, Phase, phase_of, trained
+from stemwise.systems.system import Context, Mono, Phase, Seam, phase_of, trained
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class MsgldSystem(Mono):
         """With another `phase`, or scale of the guidance towards the mixture when separating. Raises QueryError."""
         sampling = self.how if guidance is None else replace(self.how, guidance=guidance)
         return replace(self, sampling=sampling, phase=self.phase if phase is None else phase_of(phase))
+
+    @property
+    def seam(self) -> Seam:
+        """Whole latents; the wave made of them has a phase of its own."""
+        return Seam.about(self.window, self.rate, self.prior.config.codec.stride)
 
     @property
     def evaluations(self) -> int:

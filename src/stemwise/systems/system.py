@@ -18,6 +18,10 @@ STEPS = 24
 """Sampling steps of new content where a model's configuration does not say."""
 
 
+FADE_SECONDS = 0.03
+"""In which the wave of a latent model's window takes over from the one before."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a window is asked with: known stems (channel, time), where wanted ones are already known, a common scale.
@@ -29,6 +33,22 @@ class Context:
     known: Mapping[str, Tensor]
     fixed: Mapping[str, tuple[Tensor, Tensor]]
     scale: float
+
+
+@dataclass(frozen=True)
+class Seam:
+    """How a window continues the one before: of how many frames of the past it is told, and over how many of the last of
+    them its own wave takes over: none for systems that repeat what they are told sample by sample.
+    """
+
+    overlap: int
+    fade: int = 0
+
+    @classmethod
+    def about(cls, window: int, rate: int, stride: int = 1) -> Seam:
+        """Of a latent model, which repeats a wave only about: a third of the window in whole latents of `stride` samples."""
+        overlap = max(1, window // 3 // stride) * stride
+        return cls(overlap, min(overlap, round(FADE_SECONDS * rate)))
 
 
 class System(Protocol):
@@ -62,6 +82,11 @@ class System(Protocol):
     @property
     def precision(self) -> torch.dtype:
         """What the network is evaluated in."""
+        ...
+
+    @property
+    def seam(self) -> Seam:
+        """How its windows continue each other."""
         ...
 
     @property
@@ -121,6 +146,11 @@ class Mono:
     def channels(self) -> int:
         """One."""
         return 1
+
+    @property
+    def seam(self) -> Seam:
+        """A third of the window, repeated sample by sample."""
+        return Seam(self.window // 3)
 
     @property
     def steps(self) -> int:
