@@ -4,6 +4,7 @@
     python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --curve
     python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --stems
     python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --generation
+    python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --all     # all tables of the same windows
 
 SI-SDR improvement in dB over the mixture, one window a song, mean over the stems that sound in it (louder than -54 dBFS);
 pairs of samplers on the same windows from the same noise, differences with 95 % bootstrap intervals over songs. sub-FAD:
@@ -31,9 +32,9 @@ from stemwise.metrics.separation import si_sdr_improvement
 from stemwise.metrics.statistics import bootstrap, paired
 from stemwise.songs import folder
 from stemwise.songs.window import WindowOptions, read_at
-from stemwise.systems.joint import Joint, likelihood_of
+from stemwise.systems.joint import Joint, evaluations_of, likelihood, likelihood_of, within
 from stemwise.systems.likelihoods import Likelihood, Projection, gaussian_variance
-from stemwise.systems.msdm import Msdm, Separation, WeakMsdm
+from stemwise.systems.msdm import PUBLISHED_DIRAC, PUBLISHED_GAUSSIAN, Msdm, Separation, WeakMsdm
 from stemwise.systems.spectra import powers
 from stemwise.systems.system import Context
 
@@ -73,16 +74,16 @@ def per_stem(made: Tensor, truth: Tensor) -> np.ndarray:
     return figures
 
 
-def separated(prior: Prior, how: Separation, truth: Tensor, likelihood: Likelihood | None = None) -> Tensor:
-    mix, made = truth.sum(1), likelihood or likelihood_of(how, prior)
+def separated(prior: Prior, how: Separation, truth: Tensor, given: Likelihood | None = None) -> Tensor:
+    mix, made = truth.sum(1), given or likelihood_of(how, prior)
     system = Joint(prior, made, how, prior.config.generation)
     with torch.no_grad():
         return closed(system.posterior(mix, how.steps, seeded(0)), mix)
 
 
-def improvement(prior: Prior, how: Separation, truth: Tensor, likelihood: Likelihood | None = None) -> np.ndarray:
+def improvement(prior: Prior, how: Separation, truth: Tensor, given: Likelihood | None = None) -> np.ndarray:
     """One figure a song."""
-    return np.nanmean(per_stem(separated(prior, how, truth, likelihood), truth), 1)
+    return np.nanmean(per_stem(separated(prior, how, truth, given), truth), 1)
 
 
 def filtered(prior: Prior, truth: Tensor) -> Tensor:
@@ -95,39 +96,45 @@ def curve(prior: Prior, truth: Tensor, budgets: Sequence[int], least: float) -> 
     own = replace(
         prior.config.separation, churn=0.0, resample=1, temperature=1.0, rule="euler", likelihood="projection"
     )
-    base = replace(own, likelihood="dirac", sigma_min=least, sigma_max=1.0, churn=0.13)
+    # the published churn is 20 or 40 over 150 steps: the same share of a step for every number of steps
+    base = replace(PUBLISHED_DIRAC, sigma_min=least, churn=20 / 150)
+    gaussian = replace(PUBLISHED_GAUSSIAN, sigma_min=least, churn=40 / 150)
     equal = Projection(gaussian_variance(*[1.0] * len(prior.config.stems)))
+    blind = likelihood(Separation(), len(prior.config.stems), rate=prior.config.rate)
     ways: dict[str, tuple[Separation, Likelihood | None]] = {
-        "Dirac, Euler, churn": (base, None),
-        "Dirac, Euler, churn, corrector": (replace(base, resample=2), None),
-        "Gaussian, Euler, churn": (replace(base, likelihood="gaussian"), None),
+        "Dirac, Euler, churn": (replace(base, resample=1), None),
+        "Dirac, Euler, churn, corrector": (base, None),
+        "Dirac, Heun": (replace(base, rule="heun", churn=0.0, resample=1), None),
+        "Gaussian, Euler, churn": (replace(gaussian, resample=1), None),
+        "Gaussian, Euler, churn, corrector": (gaussian, None),
         "Gaussian integrated exactly": (replace(own, likelihood="gaussian-exact", rule="dpmpp_2m"), None),
+        "even plane, Euler": (replace(own, likelihood="even"), None),
         "even plane, DPM-Solver++(2M)": (replace(own, likelihood="even", rule="dpmpp_2m"), None),
         "projection, equal shares, Euler": (own, equal),
         "projection, Euler": (own, None),
         "projection, Heun": (replace(own, rule="heun"), None),
         "projection, DPM-Solver++(2M)": (replace(own, rule="dpmpp_2m"), None),
         "projection, ancestral": (replace(own, rule="ancestral"), None),
+        "projection, DPM2 ancestral": (replace(own, rule="dpm2_ancestral"), None),
         "projection, Euler, from no noise": (replace(own, temperature=0.0), None),
         "projection, DPM-Solver++(2M), from no noise": (replace(own, temperature=0.0, rule="dpmpp_2m"), None),
+        "default of a converted model": (Separation(), blind),
     }
-    print(f"SI-SDRi, means over {len(truth)} songs; a dash where a rule cannot take so few")
+    print(
+        f"SI-SDRi, means over {len(truth)} songs; a rule that cannot take just so many takes fewer, a dash where it cannot"
+    )
     print(
         "| likelihood and rule |" + "|".join(f"{n} evaluations" for n in budgets) + "|\n|---|" + "--:|" * len(budgets)
     )
-    for name, (how, likelihood) in ways.items():
-        cells, cost = [], how.resample * (2 if how.rule == "heun" else 1)
+    for name, (how, given) in ways.items():
+        cells = []
         for n in budgets:
-            # the published churn of 20 over 150 steps is 0.13 a step: the same share for every number of steps
-            steps = n // cost
-            figures = (
-                improvement(prior, replace(how, steps=steps, churn=how.churn * steps), truth, likelihood)
-                if steps
-                else None
-            )
-            cells.append(
-                "-" if figures is None else f"{figures.mean():.2f}" if np.isfinite(figures).all() else "diverged"
-            )
+            fit = within(how, n)
+            if fit.resample != how.resample:
+                cells.append("-")
+                continue
+            figures = improvement(prior, replace(fit, churn=how.churn * fit.steps), truth, given)
+            cells.append(f"{figures.mean():.2f}" if np.isfinite(figures).all() else "diverged")
         print(f"| {name} |" + "|".join(cells) + "|", flush=True)
 
 
@@ -150,9 +157,9 @@ def stems(prior: Prior, weak: Prior | None, truth: Tensor) -> None:
 
 def relations(prior: Prior, weak: Prior | None, truth: Tensor, steps: int, least: float) -> None:
     churn, own = 20 / 150 * steps, prior.config.separation
-    dirac = Separation("dirac", "euler", steps, least, 1.0, churn=churn, resample=2, drop="bass")
-    gaussian = replace(dirac, likelihood="gaussian", churn=2 * churn)
-    ours = f"ours, {own.steps * own.resample} evaluations"
+    dirac = replace(PUBLISHED_DIRAC, steps=steps, sigma_min=least, churn=churn, drop="bass")
+    gaussian = replace(PUBLISHED_GAUSSIAN, steps=steps, sigma_min=least, churn=2 * churn)
+    ours = f"ours, {evaluations_of(own)} evaluations"
     sampled = replace(own, likelihood="projection", steps=steps, temperature=1.0, churn=0.0, resample=1)
     equal = Projection(gaussian_variance(1.0, 1.0, 1.0, 1.0))
     ways: dict[str, tuple[Prior, Separation, Likelihood | None]] = {
@@ -160,6 +167,8 @@ def relations(prior: Prior, weak: Prior | None, truth: Tensor, steps: int, least
         "Gaussian + corrector": (prior, gaussian, None),
         "Dirac": (prior, replace(dirac, resample=1), None),
         "Gaussian": (prior, replace(gaussian, resample=1), None),
+        "Gaussian + corrector, gamma 0.25": (prior, replace(gaussian, gamma=0.25), None),
+        "Gaussian + corrector, gamma 1": (prior, replace(gaussian, gamma=1.0), None),
         "Dirac + corrector, no churn": (prior, replace(dirac, churn=0.0), None),
         "drop drums": (prior, replace(dirac, drop="drums"), None),
         "drop guitar": (prior, replace(dirac, drop="guitar"), None),
@@ -176,14 +185,16 @@ def relations(prior: Prior, weak: Prior | None, truth: Tensor, steps: int, least
         }
     print(f"| sampler ({steps} steps) | SI-SDRi, mean over {len(truth)} songs |\n|---|--:|")
     made = {}
-    for name, (which, how, likelihood) in ways.items():
-        made[name] = improvement(which, how, truth, likelihood)
+    for name, (which, how, given) in ways.items():
+        made[name] = improvement(which, how, truth, given)
         print(f"| {name} | {bootstrap(made[name])} |", flush=True)
     claims = [
         ("Dirac + corrector", "Gaussian + corrector", "+1.9"),
         ("Dirac", "Gaussian", "+2.0"),
         ("Dirac + corrector", "Dirac", "+1.6"),
         ("Gaussian + corrector", "Gaussian", "+1.6"),
+        ("Gaussian + corrector", "Gaussian + corrector, gamma 0.25", "gamma 0.75 to 1 best"),
+        ("Gaussian + corrector, gamma 1", "Gaussian + corrector, gamma 0.25", "gamma 0.75 to 1 best"),
         ("Dirac + corrector", "Dirac + corrector, no churn", "churn 20 to 40 best"),
         ("Dirac + corrector", "drop drums", "bass was chosen"),
         ("Dirac + corrector", "drop guitar", "bass was chosen"),
@@ -267,6 +278,7 @@ def main() -> None:
     what.add_argument("--curve", action="store_true", help="improvement against evaluations, every rule and likelihood")
     what.add_argument("--stems", action="store_true", help="the defaults, stem by stem")
     what.add_argument("--generation", action="store_true", help="sub-FAD")
+    what.add_argument("--all", action="store_true", help="stems, relations, curve and sub-FAD")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 150, 300])
     parser.add_argument(
         "--sigma-min", type=float, default=1e-4, help="of the published rules, which diverge from 1e-4 in few steps"
@@ -277,15 +289,16 @@ def main() -> None:
     assert isinstance(prior, Prior)
     weak = load_model(args.weak).eval().requires_grad_(False) if args.weak else None
     assert weak is None or isinstance(weak, Prior)
-    truth = windows(args.songs, prior, args.count, args.frames or prior.config.window)
-    if args.curve:
-        curve(prior, truth, args.evaluations, args.sigma_min)
-    elif args.stems:
+    prior.config = replace(prior.config, window=args.frames or prior.config.window)  # what is made is as long
+    truth = windows(args.songs, prior, args.count, prior.config.window)
+    if args.stems or args.all:
         stems(prior, weak, truth)
-    elif args.generation:
-        generation(prior, truth, args.steps)
-    else:
+    if args.all or not (args.stems or args.curve or args.generation):
         relations(prior, weak, truth, args.steps, args.sigma_min)
+    if args.curve or args.all:
+        curve(prior, truth, args.evaluations, args.sigma_min)
+    if args.generation or args.all:
+        generation(prior, truth, args.steps)
 
 
 if __name__ == "__main__":
