@@ -16,6 +16,7 @@ import stemwise
 import tiny_gmsdi
 import tiny_msgld
 from stemwise import checkpoint
+from stemwise.errors import QueryError
 from stemwise.evaluate.abilities import ABILITIES, PUBLISHED, TASKS, Ability, abilities_table, published_table
 from stemwise.nets.bandnet import BandNetConfig
 from stemwise.nets.unet1d import UNet1dConfig
@@ -71,6 +72,9 @@ BUILT: dict[str, Callable[[], nn.Module]] = {
     "CompoNet": lambda: tiny(steps=1),
     "CompoNet as AUDIT": lambda: variant(hears=True, unet={**BASE.unet, "in_channels": 32}),
     "CompoNet as InstructME": variant,
+    "CompoNet as StemGen": lambda: variant(
+        hears=True, tasks=("accompany",), most=1, unet={**BASE.unet, "in_channels": 32}
+    ),
 }
 
 
@@ -80,10 +84,14 @@ def mix_of(stems: Audio) -> np.ndarray:
 
 def one_pass(model: stemwise.Model, row: Ability, task: str) -> tuple[Audio, int]:
     """The answer, and of how many stems (or of which one mix) it should be."""
-    if row.makes == "any sub-mix":
+    if row.hears == "any sub-mix":
         sides = {"generate": ((), NEW), "accompany": (HEARD, NEW), "separate": (STEMS, HEARD), "add": (HEARD, STEMS),
                  "replace": (HEARD, ("bass", "guitar"))}  # fmt: skip
         heard, wanted = sides[task]
+        if row.makes == "a stem":
+            with pytest.raises(QueryError, match="at most 1 stem"):
+                recompose(model, SONG, HEARD, NEW, rate=RATE, steps=1)
+            wanted = NEW[:1]
         seconds = FRAMES / RATE if not heard else None
         return recompose(model, SONG if heard else None, heard, wanted, rate=RATE, seconds=seconds, steps=1), 1
     if task == "generate":
@@ -113,7 +121,10 @@ def test_every_tick_is_answered(row: Ability, tmp_path: Path) -> None:
     assert checkpoint.type_of(module) == row.type
     model = stemwise.load(checkpoint.save_model(tmp_path / "model", module))
     for task, way in row.ways.items():
-        assert way != "no"
+        if way == "no":
+            with pytest.raises(QueryError, match=f"trained to accompany, not to {task}"):
+                one_pass(model, replace(row, makes="any sub-mix"), task)
+            continue
         made, count = one_pass(model, row, task) if way == "one pass" else two_passes(model, task)
         assert len(made) == count, task
         assert made.data.isfinite().all() and made.data.abs().amax() > 0, task

@@ -31,7 +31,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Ability:
-    """A system that is here, with many stems at once in every task.
+    """A system that is here, with many stems at once in every task, unless it makes one at a time.
 
     Attributes:
         name: of the system.
@@ -46,7 +46,7 @@ class Ability:
     type: str
     ways: Mapping[str, Way]
     hears: Side
-    makes: Literal["stems", "any sub-mix"]
+    makes: Literal["stems", "any sub-mix", "a stem"]
     learns: str
     coherent: bool
 
@@ -55,6 +55,7 @@ _EDITS_BY_PARTS: Mapping[str, Way] = {
     "generate": "one pass", "accompany": "one pass", "separate": "one pass", "add": "two passes", "replace": "two passes",
 }  # fmt: skip
 _ALL: Mapping[str, Way] = dict.fromkeys(TASKS.values(), "one pass")
+_ACCOMPANIES: Mapping[str, Way] = {**dict.fromkeys(TASKS.values(), "no"), "accompany": "one pass"}
 
 PUBLISHED = (
     Published(
@@ -106,6 +107,7 @@ ABILITIES = (
     Ability("CompoNet", "componet", _ALL, "any sub-mix", "any sub-mix", "stems; an adapter of a model of mixtures and words", True),
     Ability("CompoNet as AUDIT", "componet", _ALL, "any sub-mix", "any sub-mix", "stems; what is heard beside the state", True),
     Ability("CompoNet as InstructME", "componet", _ALL, "any sub-mix", "any sub-mix", "stems; the adapter is its encoder", True),
+    Ability("CompoNet as StemGen", "componet", _ACCOMPANIES, "any sub-mix", "a stem", "stems; one from a mix of others", True),
 )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class AudioLdm2Config:
     as silent. The U-Net ``predicts`` the noise, as published, or the velocity (Salimans and Ho 2022), which a small network
     learns sooner: at high levels the noise is nearly its input. A base that ``hears`` has the latent of what it hears as
     further channels of its input, as AUDIT's (Wang et al. 2023); it is trained as a whole (`ComponetConfig.trains`).
-    ``tasks`` are those that training draws.
+    ``tasks`` are those that training draws, with at most ``most`` stems wanted at once; what it never drew is not answered.
     """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
@@ -63,6 +63,7 @@ class AudioLdm2Config:
     predicts: Literal["noise", "velocity"] = "noise"
     hears: bool = False
     tasks: tuple[Task, ...] = TASKS
+    most: int = MOST_STEMS
     dropped: float = 0.1
     floor_db: float = -60.0
     timesteps: int = 1000
@@ -83,6 +84,8 @@ class AudioLdm2Config:
             )
         if not self.tasks or set(self.tasks) - set(TASKS):
             raise ValueError(f"tasks are some of {', '.join(TASKS)}; got {', '.join(self.tasks) or 'none'}")
+        if self.most < 1 or (self.most == 1 and "add" in self.tasks):
+            raise ValueError(f"most is {self.most}; at least one stem is wanted, and two where tasks has add")
 
     @property
     def rate(self) -> int:
@@ -122,7 +125,7 @@ class AudioLdm2(nn.Module):
         self.register_buffer("scale", torch.tensor(0.0))
         # No buffer: it stays on the CPU, in float64, which some devices lack.
         self.alphas_cumprod = scaled_linear_beta(config.timesteps, config.beta_start, config.beta_end)
-        self._sampler = Sampler(config.stems, config.tasks)
+        self._sampler = Sampler(config.stems, config.tasks, config.most)
 
     def encode(self, wave: Tensor) -> Tensor:
         """Scaled latents (..., channel, time', mel') of waves (..., time)."""

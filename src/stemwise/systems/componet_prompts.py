@@ -58,12 +58,16 @@ def number(bits: Tensor) -> Tensor:
 
 
 class Sampler:
-    """Draws relations over the stems that sound: first one of the `tasks`, those possible equally often, then its sets."""
+    """Draws relations over the stems that sound: first one of the `tasks`, those possible equally often, then its sets.
 
-    def __init__(self, names: Sequence[str], tasks: Sequence[Task] = TASKS) -> None:
+    At most `most` stems are wanted at once.
+    """
+
+    def __init__(self, names: Sequence[str], tasks: Sequence[Task] = TASKS, most: int | None = None) -> None:
         self.sets = subsets(len(names))
+        most = len(names) if most is None else most
         rows = [frozenset(name for name, there in zip(names, row) if there) for row in self.sets.tolist()]
-        kinds = [[task(heard, wanted) if wanted else "none" for wanted in rows] for heard in rows]
+        kinds = [[task(heard, wanted) if 0 < len(wanted) <= most else "none" for wanted in rows] for heard in rows]
         self.tasks = torch.tensor([[[kind == one for kind in row] for row in kinds] for one in tasks], device="cpu")
 
     def draw(self, sounding: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
