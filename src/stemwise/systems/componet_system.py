@@ -6,7 +6,7 @@ generation and accompaniment for one stem after the other, each hearing those be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -35,7 +35,7 @@ from stemwise.query import Query
 from stemwise.stems import known_names
 from stemwise.systems.componet import Componet, ComponetSampling
 from stemwise.systems.componet_prompts import task
-from stemwise.systems.system import Context, Mono, Phase, phase_of, trained, unanswerable
+from stemwise.systems.system import Context, Mono, Phase, Seam, phase_of, trained, unanswerable
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class ComponetSystem(Mono):
         """With another `phase`, `guidance`, `strength`, `start` or `end`. Raises QueryError."""
         sampling = replace(self.how, **wishes)  # type: ignore[arg-type]
         return replace(self, sampling=sampling, phase=self.phase if phase is None else phase_of(phase))
+
+    @property
+    def seam(self) -> Seam:
+        """Whole latents; the wave made of them has a phase of its own."""
+        return Seam.about(self.window, self.rate, self.prior.config.base.codec.stride)
 
     @property
     def evaluations(self) -> int:
@@ -162,27 +167,29 @@ class ComponetSystem(Mono):
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
         """New content (len(wanted), 1, time) for the wanted stems, given the context.
 
-        One stem after the other, in the model's order, each hearing what is known and what was made before it. Levels
-        are the model's own: `scale` is not used.
+        One stem after the other, in the model's order, each hearing what is known and what was made before it. Where a
+        wanted stem is known, so is its latent, and the wave comes close to it, but for its phase. Levels are the model's
+        own: `scale` is not used.
         """
         device = next(self.prior.parameters()).device
-        known = {name: signal[0] for name, signal in context.known.items()}
         made: dict[str, Tensor] = {}
+        beside: dict[str, Tensor] = {name: signal[0] for name, signal in context.known.items()}
         for name in (name for name in self.names if name in wanted):
-            beside: Mapping[str, Tensor] = known | made
             mix = sum(beside.values(), torch.zeros(self.window, device=device))
             held = context.fixed.get(name)
             fixed = None if held is None else (held[0][0], held[1])
             own = [seed * len(self.names) + self.names.index(name)]  # stems of one noise would resemble each other
-            wave = self.answer(mix, tuple(beside), (name,), seeds=own, steps=steps, fixed=fixed)[0]
-            made[name] = wave if fixed is None else torch.where(fixed[1], fixed[0], wave)
+            made[name] = self.answer(mix, tuple(beside), (name,), seeds=own, steps=steps, fixed=fixed)[0]
+            beside[name] = made[name] if fixed is None else torch.where(fixed[1], fixed[0], made[name])
         return torch.stack([made[name] for name in wanted])[:, None]
 
     def _ask(self, heard: Sequence[str], wanted: Sequence[str]) -> None:
         """Raises QueryError for what training never drew."""
         config, kind = self.prior.config.base, task(frozenset(heard), frozenset(wanted))
         if kind not in (*config.tasks, "same"):
-            raise QueryError(f"this model was trained to {', '.join(config.tasks)}, not to {kind}; use a model that was")
+            raise QueryError(
+                f"this model was trained to {', '.join(config.tasks)}, not to {kind}; use a model that was"
+            )
         if len(wanted) > config.most:
             raise QueryError(
                 f"this model was trained to make at most {config.most} stem(s) at once, not {', '.join(wanted)}; ask for "
