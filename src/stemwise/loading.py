@@ -121,6 +121,12 @@ def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
     """The system with what was asked of it. Raises `QueryError` for what it does not take."""
     takes: tuple[str, ...] = getattr(system, "takes", ())
     foreign = [wish for wish in wishes if wish not in takes]
+    words = next((wish for wish in foreign if wish in ("stems", "negative")), None)
+    if words is not None:
+        raise QueryError(
+            f"the model {name} hears no words ({words}); its stems are {', '.join(system.names)}: "
+            "choose among them by name, or give a model that hears words (gmsdi-band, or a text-to-audio pipeline)"
+        )
     if foreign:
         allowed = f"it takes {', '.join(takes)}" if takes else "leave it away"
         raise QueryError(f"the model {name} takes no {foreign[0]}; {allowed}")

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import stemwise
 from stemwise import checkpoint
+from stemwise.audio_io import write_audio
+from stemwise.cli import app
 from stemwise.errors import QueryError
 from tiny_msgld import tiny
 
@@ -67,6 +70,26 @@ def test_guidance_towards_the_mixture_can_be_asked_for(folder: Path, song: np.nd
     louder = stemwise.load(folder, phase="vocoder", guidance=0.0).separate(2 * song, rate=RATE, evaluations=2).data
     assert torch.equal(own, plain) and not torch.equal(own, exaggerated) and torch.equal(deaf, louder)
     assert stemwise.load(folder, guidance=3.0).system.sums
+
+
+@pytest.mark.parametrize("words", [("--stem", "slap bass"), ("--negative", "voice")], ids=["stem", "negative"])
+@pytest.mark.parametrize(
+    "verb", [("generate", "--seconds", "0.5"), ("separate", "song.wav")], ids=["generate", "separate"]
+)
+def test_words_for_a_model_that_hears_none_are_refused_with_its_stems(
+    folder: Path,
+    song: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: tuple[str, ...],
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_audio(tmp_path / "song.wav", song, RATE)
+    refused = CliRunner().invoke(app, [*verb, *words, "--model", str(folder)])
+    said = " ".join(refused.stderr.split())
+    assert refused.exit_code == 2 and "hears no words" in said
+    assert "its stems are bass, drums, guitar, piano: choose among them by name" in said and "gmsdi-band" in said
 
 
 def test_phase_is_for_latent_models(folder: Path) -> None:
