@@ -315,6 +315,7 @@ def test_full_disk_leaves_nothing(here: Path, model: Path) -> None:
         (("separate", "song.wav", "--filename", "../{track}/{stem}.{ext}"), "leads out"),
         (("separate",), "inputs"),
         (("separate", "song.wav", "--loud"), "--loud"),
+        (("separate", "song.wav", "--likelihood", "dirac"), "takes no likelihood"),
         (("generate", "--seconds", "-3"), "-3 seconds"),
         (("generate", "--stems", "vocals"), "no stem named 'vocals'"),
         (("accompany", "song.wav"), "which stem it is"),
