@@ -236,6 +236,21 @@ def test_training_draws_the_tasks_it_is_told() -> None:
     assert bool((heard <= wanted).all()) and bool((heard != wanted).any(1).all()) and bool(heard.any(1).all())
 
 
+def test_a_model_of_one_stem_learns_and_answers_no_more() -> None:
+    """As StemGen: one stem beside a mix of others, of which nothing else was drawn."""
+    told = replace(BASE, tasks=("accompany",), most=1)
+    heard, wanted = Sampler(STEMS, told.tasks, told.most).draw(torch.ones(300, 4, dtype=torch.bool), generator())
+    assert bool((wanted.sum(1) == 1).all()) and not (heard & wanted).any() and set(heard.sum(1).tolist()) == {1, 2, 3}
+    system, mix = ComponetSystem(tiny(told)), torch.zeros(4096)
+    assert system.answer(mix, ("bass", "drums"), ("piano",), seeds=[1], steps=1).shape == (1, 4096)
+    with pytest.raises(QueryError, match="at most 1 stem.* at once, not guitar, piano"):
+        system.answer(mix, ("bass", "drums"), ("guitar", "piano"), seeds=[1], steps=1)
+    with pytest.raises(QueryError, match="trained to accompany, not to generate"):
+        system.answer(mix, (), ("piano",), seeds=[1], steps=1)
+    with pytest.raises(QueryError, match="trained to accompany, not to separate"):
+        system.separate(mix[None, None], 1)
+
+
 def test_both_targets_have_the_same_denoiser() -> None:
     """A network that says the truth, as noise or as velocity, gives back the clean latent at any level."""
     clean = torch.randn(1, 16, 16, 4, generator=generator(1))
@@ -415,6 +430,8 @@ def test_questions_that_it_answers() -> None:
     [
         ({"stems": tuple("abcdef")}, "4096 relations; name at most 5"),
         ({"unet": {"in_channels": 3}}, "unet.in_channels is 3, not 16: the codec's latents have 16"),
+        ({"most": 0}, "most is 0; at least one stem"),
+        ({"most": 1}, "two where tasks has add"),
         ({"tasks": ("dance",)}, "tasks are some of generate, .*got dance"),
     ],
 )
