@@ -79,6 +79,20 @@ def test_parts_of_what_was_heard_sum_to_it(folder: Path, song: np.ndarray) -> No
     assert float(np.abs(rest).max()) > 1e-3
 
 
+def test_a_separation_takes_its_own_number_of_steps(tmp_path: Path, song: np.ndarray) -> None:
+    """As the configuration says, in every way of asking for one."""
+    folder = checkpoint.save_model(tmp_path / "model", tiny(steps=3, extracting=1))
+    for heard, wanted, expected in ((STEMS, ("bass",), 1), (("bass",), ("drums",), 3)):
+        model = stemwise.load(folder)
+        calls: list[float] = []
+        model.system.prior.base.unet.register_forward_hook(lambda *_, calls=calls: calls.append(0))  # type: ignore[attr-defined]
+        stemwise.recompose(model, song[:, :3000], heard, wanted, rate=model.rate)
+        assert len(calls) == expected
+    calls.clear()
+    model.separate(song[:1, :3000], rate=model.rate)
+    assert (len(calls), model.evaluations, model.steps) == (1, 1, 3)
+
+
 def test_windows_continue_each_other(folder: Path) -> None:
     """What a window begins with is what the one before ended with."""
     model = stemwise.load(folder)

@@ -56,7 +56,7 @@ def recompose(
             f"{len(seeds)} candidates of a separation would be alike, since it starts from the same noise whatever the seed; "
             "give one seed"
         )
-    run = Run(seeds[0], model.steps if steps is None else steps, progress)
+    run = Run(seeds[0], system.steps_for(before, after) if steps is None else steps, progress)
     name = "+".join(after)
     if seconds is not None:
         made = _continued(system, torch.zeros(1, model.frames(seconds)), before, after, run, seeds)

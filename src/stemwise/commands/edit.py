@@ -93,7 +93,7 @@ def edit(
     loaded = load(model, device, **wishes)
     spent, taken = evaluations or loaded.evaluations, steps or loaded.steps
     if any(sides):
-        taken, spent = one_number(loaded, steps, evaluations)
+        taken, spent = one_number(loaded, sides, steps, evaluations)
     for names in (*asked.values(), *sides):
         known_names(names, loaded.stems, f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)

@@ -74,14 +74,20 @@ class Recomposing:
         return by_coherence([HEARD], made, str(self.model.device)) if self.rank is Rank.COHERENCE else None
 
 
-def one_number(model: Model, steps: int | None, evaluations: int | None) -> tuple[int, int]:
-    """Steps and evaluations of one pass of sampling, whatever is asked in it. Raises QueryError where both are given."""
+def one_number(
+    model: Model, sides: Sequence[Sequence[str]], steps: int | None, evaluations: int | None
+) -> tuple[int, int]:
+    """Steps and evaluations of the one pass of sampling between two sides. Raises QueryError where both are given."""
+    from stemwise import diffusion
     from stemwise.errors import QueryError
+    from stemwise.systems.componet_system import ComponetSystem
 
     if steps and evaluations:
         raise QueryError("--steps and --evaluations are one number with --heard and --wanted; give one of them")
-    cost = max(1, model.evaluations // model.steps)
-    taken = max(1, evaluations // cost) if evaluations else steps or model.steps
+    system = model.system
+    cost = diffusion.cost(system.how.rule) if isinstance(system, ComponetSystem) else 1
+    own = system.steps_for(*sides) if isinstance(system, ComponetSystem) else model.steps
+    taken = max(1, evaluations // cost) if evaluations else steps or own
     return taken, taken * cost
 
 

@@ -34,6 +34,7 @@ class ComponetSampling:
 
     rule: Rule = "dpmpp_2m"
     steps: int = 20
+    extracting: int = 0
     spacing: Literal["trailing", "leading"] = "trailing"
     guidance: float = 1.0
     strength: float = 1.0

@@ -71,7 +71,7 @@ class ComponetSystem(Mono):
     @property
     def evaluations(self) -> int:
         """As the configuration says."""
-        return self.how.steps * cost(self.how.rule)
+        return (self.how.extracting or self.how.steps) * cost(self.how.rule)
 
     @property
     def steps(self) -> int:
@@ -82,6 +82,11 @@ class ComponetSystem(Mono):
     def sums(self) -> bool:
         """Whether separated stems sum to the mixture: not as the vocoder makes them."""
         return self.phase == "mixture"
+
+    def steps_for(self, heard: Sequence[str], wanted: Sequence[str]) -> int:
+        """How many a question takes, as the configuration says."""
+        extracts = task(frozenset(heard), frozenset(wanted)) == "separate"
+        return (self.how.extracting if extracts else 0) or self.how.steps
 
     def answers(self, query: Query) -> str | None:
         """None, or why this system cannot answer. It hears sub-mixes."""
