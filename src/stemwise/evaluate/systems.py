@@ -31,13 +31,13 @@ class SystemSection(Section):
     """A system and its settings.
 
     `system`: a baseline's or a model's name, a model folder, or a folder of outputs. `name`: what reports call it.
-    `steps` of sampling, network `evaluations` a window when separating. Of `candidates` answers the one with the highest
-    `rank` counts: "energy" (L2 norm of what was made) or "coherence" with what was heard.
+    `steps` of sampling, network `evaluations` a window when separating, by default the model's own. Of `candidates` answers
+    the one with the highest `rank` counts: "energy" (L2 norm of what was made) or "coherence" with what was heard.
     """
 
     system: str = Field(min_length=1)
     name: str = ""
-    steps: Count = 24
+    steps: Count | None = None
     evaluations: Count | None = None
     candidates: Count = 1
     rank: Literal["energy", "coherence"] = "energy"
@@ -81,7 +81,7 @@ def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, d
     return Entrant(label, answer, {"system": label if settings.get("outputs") else name, **settings})
 
 
-def of_model(model: Model, *, steps: int = 24, evaluations: int | None = None) -> System:
+def of_model(model: Model, *, steps: int | None = None, evaluations: int | None = None) -> System:
     """A model as a system."""
 
     def answer(question: Question) -> Audio:
@@ -168,7 +168,7 @@ def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -
     spent = (
         {"evaluations": section.evaluations or model.evaluations}
         if protocol.task == "separate"
-        else {"steps": section.steps}
+        else {"steps": section.steps or model.steps}
     )
     system = of_model(model, steps=section.steps, evaluations=section.evaluations)
     return system, {"weights": digest, "precision": model.precision, **spent}
