@@ -24,7 +24,14 @@ from stemwise.nets.unet1d import UNet1dConfig
 from stemwise.query import Query
 from stemwise.stems import Audio
 from stemwise.systems.joint import Joint, evaluations_of, likelihood, likelihood_of, posterior
-from stemwise.systems.likelihoods import AdaptiveProjection, Dirac, GaussianExact, Projection, gaussian_variance
+from stemwise.systems.likelihoods import (
+    AdaptiveProjection,
+    Dirac,
+    GaussianExact,
+    Projection,
+    SpectralProjection,
+    gaussian_variance,
+)
 from stemwise.systems.msdm import (
     PUBLISHED_ACCOMPANIMENT,
     PUBLISHED_DIRAC,
@@ -155,6 +162,8 @@ def test_the_default_without_spectra_is_near_the_wiener_filter_and_above_300_pub
 def test_a_prior_that_tells_no_powers_gets_the_projection_that_finds_them() -> None:
     made = likelihood_of(Separation(), Msdm(config()))
     assert isinstance(made, AdaptiveProjection)
+    for name, kind in (("projection", SpectralProjection), ("adaptive", AdaptiveProjection)):  # of one that tells them
+        assert isinstance(likelihood(Separation(name), 2, power=lambda time: torch.ones(2, time // 2 + 1)), kind)  # type: ignore[arg-type]
     mix = seeded(0)((2, 2048))
     conditioned = made.condition(lambda x, s: (3 * x).sin(), mix, 2, euler)
     found = conditioned.denoiser(seeded(1)((2, 2, 2048)), torch.tensor(0.1))

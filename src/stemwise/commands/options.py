@@ -78,7 +78,7 @@ Likelihood = Annotated[
     str | None,
     typer.Option(
         "--likelihood",
-        help="MSDM and GMSDI: dirac, gaussian, gaussian-exact, even or projection; the model's own.",
+        help="MSDM and GMSDI: dirac, gaussian, gaussian-exact, even, projection or adaptive; the model's own.",
         show_default=False,
     ),
 ]

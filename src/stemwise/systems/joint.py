@@ -222,7 +222,8 @@ def likelihood_of(how: Separation, prior: Msdm | WeakMsdm) -> Likelihood:
 
 def likelihood(how: Separation, slots: int, drop: int = 0, power: Power | None = None, rate: int = 22050) -> Likelihood:
     """The object that a configuration names, for `slots` stems of which Dirac's drops one; the projection goes by the
-    stems' power spectra, without any by the power that it finds in them on the way, in frames of about 40 ms at `rate`.
+    stems' power spectra. Without any, and where it is "adaptive", it goes by the power that it finds in the stems on the way, in
+    frames of about 40 ms at `rate`.
 
     Raises QueryError for one that does not go with the step rule.
     """
@@ -238,7 +239,7 @@ def likelihood(how: Separation, slots: int, drop: int = 0, power: Power | None =
         return GaussianExact(how.gamma)
     if how.likelihood == "even":
         return Even()
-    if power is not None:
+    if power is not None and how.likelihood != "adaptive":
         return SpectralProjection(power)
     frame = 2 ** round(math.log2(rate / 25))
     return AdaptiveProjection(Stft(frame, frame // 4))

@@ -23,7 +23,7 @@ from stemwise.systems.spectra import KNOTS, Spectra, powers
 from stemwise.systems.system import STEPS
 
 Preconditioned = Edm | SpectralEdm | LocalWiener
-LikelihoodName = Literal["dirac", "gaussian", "gaussian-exact", "even", "projection"]
+LikelihoodName = Literal["dirac", "gaussian", "gaussian-exact", "even", "projection", "adaptive"]
 
 
 def likelihood_named(name: str) -> LikelihoodName:
@@ -61,7 +61,13 @@ class Separation:
     @property
     def start(self) -> float:
         """``temperature``, resolved."""
-        return self.temperature if self.temperature is not None else 0.0 if self.likelihood == "projection" else 1.0
+        return (
+            self.temperature
+            if self.temperature is not None
+            else 0.0
+            if self.likelihood in ("projection", "adaptive")
+            else 1.0
+        )
 
 
 PUBLISHED_DIRAC = Separation("dirac", "euler", 150, 1e-4, 1.0, churn=20.0, resample=2)
