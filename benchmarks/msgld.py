@@ -65,12 +65,8 @@ def outcome(system: MsgldSystem, truth: Tensor, spectrograms: Callable[[Tensor],
 
 
 def sampled(system: MsgldSystem, truth: Tensor, rule: Rule, evaluations: int) -> Outcome:
-    own = system.prior.config
-    system.prior.config = replace(own, sampling=replace(own.sampling, rule=rule))
-    try:
-        return outcome(system, truth, lambda stems: system.spectrograms(stems.sum(1), evaluations))
-    finally:
-        system.prior.config = own
+    other = replace(system, sampling=replace(system.how, rule=rule))
+    return outcome(other, truth, lambda stems: other.spectrograms(stems.sum(1), evaluations))
 
 
 def main() -> None:

@@ -35,7 +35,6 @@ class Mel:
                 f"rate, fft, hop, bands ({self.rate}, {self.fft}, {self.hop}, {self.bands}) must be positive and hop at "
                 "most half of fft, so that windows overlap"
             )
-
         if self.floor <= 0:
             raise ValueError(f"floor ({self.floor}) must be positive: it has a logarithm")
 

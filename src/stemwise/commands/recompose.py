@@ -84,9 +84,9 @@ def one_number(
 
     if steps and evaluations:
         raise QueryError("--steps and --evaluations are one number with --heard and --wanted; give one of them")
-    system = model.system
-    cost = diffusion.cost(system.how.rule) if isinstance(system, ComponetSystem) else 1
-    own = system.steps_for(*sides) if isinstance(system, ComponetSystem) else model.steps
+    own, cost, system = model.steps, 1, model.system
+    if isinstance(system, ComponetSystem):  # `recompose` refuses any other
+        own, cost = system.steps_for(*sides), diffusion.cost(system.how.rule)
     taken = max(1, evaluations // cost) if evaluations else steps or own
     return taken, taken * cost
 

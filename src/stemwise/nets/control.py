@@ -142,11 +142,7 @@ class _Control(nn.Module):
             raise ModelError(f"{place}: holds a {kind}, not a {cls.kind}")
         try:
             control = cls(**document)
-        except (
-            TypeError,
-            AttributeError,
-            ModelError,
-        ) as error:  # an unknown or missing key, or a value of another kind
+        except (TypeError, AttributeError, ModelError) as error:  # an unknown or missing key, a value of another kind
             raise ModelError(f"{place / CONFIG}: these are not the arguments of a {cls.kind}: {error}") from error
         missing, surplus = control.load_state_dict(tensors, strict=False)
         if missing or surplus:

@@ -24,8 +24,9 @@ from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config
 class ComponetSampling:
     """How answers are sampled; published: euler (DDIM), 150 to 200 steps, guidance 1, leading spacing.
 
-    ``spacing`` of the time steps: trailing begins at the noisiest, where the start does not say how loud the answer is
-    (Lin et al. 2024).
+    ``extracting``: the steps of a separation, which wants the mean of what the parts may be, as the first estimate is; 0: as
+    many as all else. ``spacing`` of the time steps: trailing begins at the noisiest, where the start does not say how loud
+    the answer is (Lin et al. 2024).
 
     ``guidance`` towards the words: 1 is the told model alone, 0 the untold, both at half the cost of any other value.
     ``strength`` of the adapter: 0 is the base alone, which hears nothing. It acts from ``start`` to ``end``, shares of the

@@ -61,13 +61,9 @@ class Separation:
     @property
     def start(self) -> float:
         """``temperature``, resolved."""
-        return (
-            self.temperature
-            if self.temperature is not None
-            else 0.0
-            if self.likelihood in ("projection", "adaptive")
-            else 1.0
-        )
+        if self.temperature is not None:
+            return self.temperature
+        return 0.0 if self.likelihood in ("projection", "adaptive") else 1.0
 
 
 PUBLISHED_DIRAC = Separation("dirac", "euler", 150, 1e-4, 1.0, churn=20.0, resample=2)
