@@ -3,7 +3,8 @@
 Stems are the convolutions' channels and the latent's own channels their depth: states are (batch, stem, depth, time,
 mel). The mixture has no weights: its latent, averaged down to the grid of every level, is added to all channels before
 each block of the encoder and, after the skip is joined, of the decoder. The same numbers from the same weights as the
-published checkpoints, whose keys `stemwise.convert.msgld` renames.
+published checkpoints, whose keys `stemwise.convert.msgld` renames. Folded (ours, for small models), it is a U-Net over time
+and mel that has weights for the mixture.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from stemwise.errors import ModelError
 
 GROUPS = 32
 HEAD = 32  # channels of an attention head
+HEIGHTS = 8  # features of a position on the mel axis
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class UNetStemsConfig:
 
     ``multipliers`` times ``channels`` are the widths of the levels, each of half the resolution in time and mel of the
     one before; ``blocks`` residual blocks a level, with attention over the whole grid where ``attention`` says so.
-    ``recompute`` keeps no activations inside blocks while training (gradient checkpointing).
+    ``recompute`` keeps no activations inside blocks while training (gradient checkpointing). ``folded``, where not 0, is the
+    number of the latent's channels, which then are channels of the network as the stems are: convolutions over time and mel
+    alone, and the mixture has an encoder of its own (`Listener`). That is ours, for small models.
     """
 
     stems: int = 4
@@ -38,6 +42,7 @@ class UNetStemsConfig:
     blocks: int = 2
     attention: tuple[bool, ...] = (False, True, True, True)
     recompute: bool = False
+    folded: int = 0
 
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.multipliers):
@@ -69,36 +74,43 @@ class UNetStems(nn.Module):
         super().__init__()
         self.config = config
         widths, noise = config.widths, 4 * config.channels
+        grid, depth = (2, config.folded) if config.folded else (3, 1)
         self.time = nn.ModuleList([nn.Linear(config.channels, noise), nn.Linear(noise, noise)])
         read = Block()
-        read.convolution = nn.Conv3d(config.stems, widths[0], 3, padding=1)
+        read.convolution = _convolution(grid, config.stems * depth + (HEIGHTS if config.folded else 0), widths[0])
         self.encoder, self._levels = nn.ModuleList([read]), [0]  # the level of each block's input
-        skips, now = [widths[0]], widths[0]
+        skips, now, made = [widths[0]], widths[0], [0]  # `made`: the level of each block's output
         for level, width in enumerate(widths):
             for _ in range(config.blocks):
-                self.encoder.append(Block(now, width, noise, attention=config.attention[level]))
+                self.encoder.append(Block(now, width, noise, grid=grid, attention=config.attention[level]))
                 self._levels.append(level)
+                made.append(level)
                 now = width
                 skips.append(now)
             if level + 1 < len(widths):
                 halve = Block()
-                halve.convolution = nn.Conv3d(now, now, 3, stride=(1, 2, 2), padding=1)
+                halve.convolution = _convolution(grid, now, now, stride=2)
                 self.encoder.append(halve)
                 self._levels.append(level)
+                made.append(level + 1)
                 skips.append(now)
-        self.middle = nn.ModuleList([Block(now, now, noise, attention=True), Block(now, now, noise)])
+        self.listen = Listener(config) if config.folded else None
+        self._hears = [level if width == widths[level] else None for level, width in zip(made, skips)]
+        self.middle = nn.ModuleList(
+            [Block(now, now, noise, grid=grid, attention=attention) for attention in (True, False)]
+        )
         self.decoder = nn.ModuleList()
         self._up_levels: list[int] = []
         for level, width in reversed(list(enumerate(widths))):
             for index in range(config.blocks + 1):
-                block = Block(now + skips.pop(), width, noise, attention=config.attention[level])
+                block = Block(now + skips.pop(), width, noise, grid=grid, attention=config.attention[level])
                 if level and index == config.blocks:
-                    block.enlarge = nn.Conv3d(width, width, 3, padding=1)
+                    block.enlarge = _convolution(grid, width, width)
                 self.decoder.append(block)
                 self._up_levels.append(level)
                 now = width
         self.norm = nn.GroupNorm(GROUPS, now)
-        self.write = _zero(nn.Conv3d(now, config.stems, 3, padding=1))
+        self.write = _zero(_convolution(grid, now, config.stems * depth))
 
     def forward(self, x: Tensor, time: Tensor, mixture: Sequence[Tensor] | None = None) -> Tensor:
         """Run the network; `mixture` is the `pyramid` of the mixture's latent, None the same as one of silence.
@@ -112,19 +124,32 @@ class UNetStems(nn.Module):
                 "pad them, or train with another data.frames"
             )
         noise = F.silu(self.time[1](F.silu(self.time[0](time_embedding(time, self.config.channels).to(x.dtype)))))
-        h, skips = x, []
-        for block, level in zip(self.encoder, self._levels):
-            h = self._run(block, h if mixture is None else h + mixture[level], noise)
+        folded = bool(self.config.folded)
+        added, heard, h, skips = mixture, None, x, list[Tensor]()
+        if folded:
+            added, heard = None, self.pyramid(torch.zeros_like(x[:1, 0])) if mixture is None else mixture
+            h = torch.cat([x.flatten(1, 2), heights(x)], dim=1)
+        for block, level, hears in zip(self.encoder, self._levels, self._hears):
+            h = self._run(block, h if added is None else h + added[level], noise)
+            if heard is not None and hears is not None:
+                h = h + heard[hears]
             skips.append(h)
         for block in self.middle:
             h = self._run(block, h, noise)
         for block, level in zip(self.decoder, self._up_levels):
             h = torch.cat([h, skips.pop()], dim=1)
-            h = self._run(block, h if mixture is None else h.add_(mixture[level]), noise)
-        return self.write(F.silu(self.norm(h)))
+            h = self._run(block, h if added is None else h.add_(added[level]), noise)
+        written: Tensor = self.write(F.silu(self.norm(h)))
+        return written.unflatten(1, x.shape[1:3]) if folded else written
 
     def pyramid(self, mixture: Tensor) -> list[Tensor]:
-        """A mixture's latent (B, depth, time, mel) as (B, 1, depth, time', mel') for every level: once per window."""
+        """A mixture's latent (B, depth, time, mel) as (B, 1, depth, time', mel') for every level: once per window.
+
+        Folded: what its encoder makes of it, (B, width, time', mel').
+        """
+        if self.listen is not None:
+            heard: list[Tensor] = self.listen(mixture)
+            return heard
         levels = [mixture[:, None]]
         for _ in self.config.multipliers[1:]:
             levels.append(F.avg_pool3d(levels[-1], (1, 2, 2)))
@@ -137,17 +162,40 @@ class UNetStems(nn.Module):
         return block(h, noise)
 
 
+class Listener(nn.Module):
+    """A mixture's latent (B, channel, time, mel) -> what is added to the state at every level (B, width, time', mel')."""
+
+    def __init__(self, config: UNetStemsConfig) -> None:
+        super().__init__()
+        self.levels, now = nn.ModuleList(), config.folded
+        for level, width in enumerate(config.widths):
+            block = Block(width, width, grid=2, attention=config.attention[level])
+            block.convolution = _convolution(2, now, width, stride=1 if level == 0 else 2)
+            self.levels.append(block)
+            now = width
+
+    def forward(self, mixture: Tensor) -> list[Tensor]:
+        """From fine to coarse."""
+        levels, h = [], mixture
+        for block in self.levels:
+            h = block(h, None)
+            levels.append(h)
+        return levels
+
+
 class Block(nn.Module):
     """One step of a path: a residual block, attention, a convolution that reads or halves, a doubling; each may be absent."""
 
-    def __init__(self, inputs: int = 0, outputs: int = 0, noise: int = 0, *, attention: bool = False) -> None:
+    def __init__(
+        self, inputs: int = 0, outputs: int = 0, noise: int = 0, *, grid: int = 3, attention: bool = False
+    ) -> None:
         super().__init__()
         self.convolution: nn.Module | None = None
-        self.residual = Residual(inputs, outputs, noise) if outputs else None
+        self.residual = Residual(inputs, outputs, noise, grid) if outputs else None
         self.attention = Attention(outputs) if attention else None
         self.enlarge: nn.Module | None = None
 
-    def forward(self, h: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, h: Tensor, noise: Tensor | None) -> Tensor:
         """(B, inputs, depth, time, mel) and the noise embedding (B, width) -> (B, outputs, depth, time', mel')."""
         if self.convolution is not None:
             h = self.convolution(h)
@@ -163,18 +211,20 @@ class Block(nn.Module):
 class Residual(nn.Module):
     """Two normalised convolutions, the noise embedding added between them."""
 
-    def __init__(self, inputs: int, outputs: int, noise: int) -> None:
+    def __init__(self, inputs: int, outputs: int, noise: int, grid: int) -> None:
         super().__init__()
         self.first_norm = nn.GroupNorm(GROUPS, inputs)
-        self.first = nn.Conv3d(inputs, outputs, 3, padding=1)
-        self.noise = nn.Linear(noise, outputs)
+        self.first = _convolution(grid, inputs, outputs)
+        self.noise = nn.Linear(noise, outputs) if noise else None
         self.second_norm = nn.GroupNorm(GROUPS, outputs)
-        self.second = _zero(nn.Conv3d(outputs, outputs, 3, padding=1))
-        self.shortcut = nn.Conv3d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.second = _zero(_convolution(grid, outputs, outputs))
+        self.shortcut = _convolution(grid, inputs, outputs, size=1) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """`noise` is the activated embedding (B, width)."""
-        h = self.first(F.silu(self.first_norm(x))) + self.noise(noise)[:, :, None, None, None]
+        h = self.first(F.silu(self.first_norm(x)))
+        if self.noise is not None:
+            h = h + self.noise(noise).reshape(len(x), -1, *[1] * (x.ndim - 2))
         return self.shortcut(x) + self.second(F.silu(self.second_norm(h)))
 
 
@@ -204,6 +254,20 @@ def time_embedding(time: Tensor, width: int, longest: float = 10_000.0) -> Tenso
     frequencies = torch.exp(-math.log(longest) / half * torch.arange(half, device=time.device, dtype=torch.float32))
     angles = time.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def heights(x: Tensor) -> Tensor:
+    """Where on the mel axis a position of (B, ..., time, mel) is: (B, HEIGHTS, time, mel), which convolutions cannot know."""
+    at = torch.arange(x.shape[-1], device=x.device, dtype=torch.float32) / x.shape[-1]
+    waves = torch.pi * at * 2.0 ** torch.arange(HEIGHTS // 2, device=x.device)[:, None]
+    return torch.cat([waves.sin(), waves.cos()]).to(x.dtype)[None, :, None].expand(len(x), -1, x.shape[-2], -1)
+
+
+def _convolution(grid: int, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> nn.Module:
+    """Over (time, mel) or (depth, time, mel), of which depth is never halved."""
+    if grid == 2:
+        return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2)
+    return nn.Conv3d(inputs, outputs, size, (1, stride, stride), padding=size // 2)
 
 
 def _zero(module: nn.Module) -> nn.Module:

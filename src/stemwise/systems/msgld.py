@@ -27,12 +27,14 @@ class LatentSampling:
     """How latents are sampled; the published values are rule ancestral (DDIM with eta 1) and 200 steps.
 
     ``guidance`` is the scale of classifier-free guidance towards the mixture: 0 does not hear it, 1 is the conditional
-    model alone, more exaggerates.
+    model alone, more exaggerates. ``extracting``: the steps of a separation, which wants the mean of what the stems may be, as
+    the first estimate is; 0: as ``steps``, one draw of it.
     """
 
     rule: Rule = "dpmpp_2m"
     steps: int = 20
     guidance: float = 1.0
+    extracting: int = 0
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.guidance):
@@ -44,7 +46,8 @@ class MsgldConfig:
     """What `config.json` of a model holds. ``dropped`` is the share of training examples that do not hear the mixture.
 
     The U-Net ``predicts`` the noise, as published, or the velocity (Salimans and Ho 2022), which a small network learns sooner.
-    Noise levels are those of ``timesteps`` betas, even in their roots from ``beta_start`` to ``beta_end``.
+    Noise levels are those of ``timesteps`` betas, even in their roots from ``beta_start`` to ``beta_end``. ``noisiest`` is the
+    share of training examples at the noisiest fifth of them, where a mixture says most; the others are at any, as published.
     """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
@@ -52,6 +55,7 @@ class MsgldConfig:
     net: UNetStemsConfig = field(default_factory=UNetStemsConfig)
     predicts: Literal["noise", "velocity"] = "noise"
     dropped: float = 0.1
+    noisiest: float = 0.0
     timesteps: int = 1000
     beta_start: float = 0.0015
     beta_end: float = 0.0195
@@ -61,6 +65,10 @@ class MsgldConfig:
         if self.net.stems != len(self.stems):
             raise ValueError(
                 f"net.stems is {self.net.stems}, but there are {len(self.stems)} ({', '.join(self.stems)})"
+            )
+        if self.net.folded not in (0, self.codec.latent):
+            raise ValueError(
+                f"net.folded is {self.net.folded}, but latents have {self.codec.latent} channels; make it {self.codec.latent}, or 0"
             )
         _, time, mel = self.codec.shape(self.codec.window)
         if time % self.net.multiple or mel % self.net.multiple:
@@ -150,7 +158,11 @@ class Msgld(nn.Module):
             if self.scale == 0:
                 self.scale.copy_(1 / clean.std())
             clean, mixture = clean * self.scale, mixture * self.scale
-            time = torch.randint(self.config.timesteps, (len(clean),), generator=generator, device=device)
+            last = self.config.timesteps - 1
+            time = torch.randint(last + 1, (len(clean),), generator=generator, device=device)
+            if self.config.noisiest:
+                late = torch.rand(len(clean), generator=generator, device=device) < self.config.noisiest
+                time = torch.where(late, last - time // 5, time)
             noise = normal(clean)
             level = self.alphas_cumprod.float().to(device)[time].reshape(-1, 1, 1, 1, 1)
             noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
