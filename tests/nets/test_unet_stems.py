@@ -70,6 +70,38 @@ def test_attention_takes_the_flash_kernel() -> None:
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-3)
 
 
+FOLDED = UNetStemsConfig(stems=2, folded=3, channels=32, multipliers=(1, 2), blocks=1, attention=(False, True))
+
+
+def folded() -> UNetStems:
+    torch.manual_seed(0)
+    net = UNetStems(FOLDED)
+    for parameter in net.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+def test_a_folded_network_hears_the_mixture_and_silence_is_its_absence() -> None:
+    """Its answer depends on the mixture at every level, and on none as on a mixture of zeros."""
+    net, x, time = folded(), torch.randn(2, 2, 3, 8, 4), torch.tensor([5, 900])
+    silence = net(x, time, net.pyramid(torch.zeros(2, 3, 8, 4)))
+    torch.testing.assert_close(net(x, time), silence)
+    heard = net.pyramid(torch.randn(2, 3, 8, 4))
+    assert [tuple(level.shape[1:]) for level in heard] == [(32, 8, 4), (64, 4, 2)]
+    quiet = net.pyramid(torch.zeros(2, 3, 8, 4))
+    for level in range(2):
+        mixed = [heard[i] if i == level else quiet[i] for i in range(2)]
+        assert (net(x, time, mixed) - silence).abs().amax() > 1e-3
+
+
+def test_a_folded_network_tells_places_on_the_mel_axis_apart() -> None:
+    """Convolutions alone give two distant bands of an even state the same answer."""
+    net = folded()
+    out = net(torch.zeros(1, 2, 3, 8, 32), torch.tensor([5]))[0, 0, 0, 4]
+    assert (out[12] - out[20]).abs() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

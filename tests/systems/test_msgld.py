@@ -29,7 +29,7 @@ from stemwise.diffusion import (
 from stemwise.errors import ModelError, QueryError
 from stemwise.nets.unet_stems import UNetStemsConfig
 from stemwise.query import Query
-from stemwise.systems.msgld import Msgld, MsgldConfig
+from stemwise.systems.msgld import LatentSampling, Msgld, MsgldConfig
 from stemwise.systems.msgld_system import MsgldSystem
 from stemwise.systems.system import Context
 from tiny_msgld import CODEC, NET, tiny
@@ -281,6 +281,31 @@ def test_kept_latents_train_as_their_stems_do() -> None:
     assert first == pytest.approx(second, rel=1e-5)
 
 
+def test_a_share_of_the_examples_is_at_the_noisiest_steps() -> None:
+    """All of them at 1: the last fifth of the time steps, evenly."""
+    seen: list[float] = []
+    for share in (0.0, 1.0):
+        prior = Msgld(MsgldConfig(codec=CODEC, net=NET, noisiest=share))
+        prior.net.forward = lambda x, time, mixture=None: seen.extend(time.tolist()) or torch.zeros_like(x)  # type: ignore[method-assign, func-returns-value]
+        prior.loss(torch.randn(400, 5, 4, *CODEC.shape(4096)[1:]), torch.Generator().manual_seed(0))
+    anywhere, late = seen[:400], seen[400:]
+    assert min(anywhere) < 50 and max(anywhere) > 950
+    assert 800 <= min(late) < 820 and 980 < max(late) <= 999
+
+
+def test_a_separation_may_take_the_first_estimate() -> None:
+    """`extracting` steps for it, `steps` for everything else; trailing spacing begins at the noisiest level."""
+    prior = tiny()
+    seen: list[float] = []
+    prior.net.forward = lambda x, time, mixture=None: seen.append(float(time[0])) or torch.zeros_like(x)  # type: ignore[method-assign, func-returns-value]
+    system = MsgldSystem(prior, sampling=LatentSampling(steps=5, extracting=1, spacing="trailing"))
+    assert (system.evaluations, system.steps) == (1, 5)
+    system.separate(torch.randn(1, 1, 4096), system.evaluations)
+    assert seen == [999]
+    system.sample(["bass"], Context({}, {}, 1.0), seed=1, steps=system.steps)
+    assert len(seen) == 1 + 5 and seen[1] == 999
+
+
 def test_unanswerable_questions() -> None:
     system = MsgldSystem(tiny())
     assert "knows bass" in (system.answers(Query({}, frozenset({"flute"}))) or "")
@@ -295,6 +320,7 @@ def test_unanswerable_questions() -> None:
             {"codec": CODEC, "net": UNetStemsConfig(channels=32, multipliers=(1, 1, 1, 1, 1), attention=(False,) * 5)},
             "multiples of 16",
         ),
+        ({"codec": CODEC, "net": replace(NET, folded=3)}, "latents have 4 channels"),
     ],
 )
 def test_impossible_configurations_are_named(change: dict[str, object], named: str) -> None:

@@ -59,6 +59,7 @@ from stemwise.diffusion.sampling import (
     tape,
 )
 from stemwise.diffusion.schedules import (
+    Spacing,
     ddim_timesteps,
     exponential,
     flow,
@@ -66,6 +67,7 @@ from stemwise.diffusion.schedules import (
     karras,
     leading_timesteps,
     scaled_linear_beta,
+    spaced_timesteps,
     trailing_timesteps,
 )
 
@@ -87,6 +89,7 @@ __all__ = [
     "Rule",
     "Slot",
     "SlotCoupling",
+    "Spacing",
     "SpectralEdm",
     "State",
     "Step",
@@ -129,6 +132,7 @@ __all__ = [
     "sample",
     "scaled_linear_beta",
     "seeded",
+    "spaced_timesteps",
     "squared_error",
     "tape",
     "trailing_timesteps",

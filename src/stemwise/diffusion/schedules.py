@@ -6,6 +6,7 @@ Float64 costs nothing: a sampler uses single elements, and a 0-dimensional tenso
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -106,6 +107,15 @@ def ddim_timesteps(n: int, steps: int) -> Tensor:
 def trailing_timesteps(n: int, steps: int) -> Tensor:
     """Falling from steps - 1 by steps / n, rounded ("trailing" spacing, Lin et al. 2024)."""
     return torch.arange(n, 0, -1, dtype=torch.float64).mul(steps / n).round() - 1
+
+
+Spacing = Literal["leading", "trailing"]
+"""Which steps of a discrete schedule few evaluations take: leading ones as published, trailing ones from the noisiest on."""
+
+
+def spaced_timesteps(spacing: Spacing, n: int, steps: int) -> Tensor:
+    """`ddim_timesteps` or `trailing_timesteps`: at most as many as there are."""
+    return ddim_timesteps(n, steps) if spacing == "leading" else trailing_timesteps(min(n, steps), steps)
 
 
 def _then_zero(sigmas: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from stemwise.diffusion import Denoiser, FromEps, FromV, Rule, interpolated
+from stemwise.diffusion import Denoiser, FromEps, FromV, Rule, Spacing, interpolated
 from stemwise.errors import QueryError
 from stemwise.nets.control import ControlNet, recomputed
 from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config
@@ -36,7 +36,7 @@ class ComponetSampling:
     rule: Rule = "dpmpp_2m"
     steps: int = 20
     extracting: int = 0
-    spacing: Literal["trailing", "leading"] = "trailing"
+    spacing: Spacing = "trailing"
     guidance: float = 1.0
     strength: float = 1.0
     start: float = 0.0

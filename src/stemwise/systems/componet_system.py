@@ -22,13 +22,12 @@ from stemwise.diffusion import (
     NoiseSource,
     common,
     cost,
-    ddim_timesteps,
     from_alphas_cumprod,
     last,
     preserving,
     sample,
     seeded,
-    trailing_timesteps,
+    spaced_timesteps,
 )
 from stemwise.errors import QueryError
 from stemwise.query import Query
@@ -216,11 +215,7 @@ class ComponetSystem(Mono):
 
         config = self.prior.config.base
         trained(self.prior.base.scale)
-        times = (
-            ddim_timesteps(steps, config.timesteps)
-            if self.how.spacing == "leading"
-            else trailing_timesteps(min(steps, config.timesteps), config.timesteps)
-        )
+        times = spaced_timesteps(self.how.spacing, steps, config.timesteps)
         sigmas = from_alphas_cumprod(self.prior.base.alphas_cumprod, times)
         start = preserving(sigmas[0]).float() * constraint.noise(noise)
         return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x

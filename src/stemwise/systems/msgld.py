@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from stemwise.codecs.melvae import MelVae, MelVaeConfig
-from stemwise.diffusion import Denoiser, FromEps, FromV, Rule, classifier_free, interpolated, scaled_linear_beta
+from stemwise.diffusion import (
+    Denoiser,
+    FromEps,
+    FromV,
+    Rule,
+    Spacing,
+    classifier_free,
+    interpolated,
+    scaled_linear_beta,
+)
 from stemwise.errors import QueryError
 from stemwise.nets.unet_stems import UNetStems, UNetStemsConfig
 
@@ -28,13 +37,14 @@ class LatentSampling:
 
     ``guidance`` is the scale of classifier-free guidance towards the mixture: 0 does not hear it, 1 is the conditional
     model alone, more exaggerates. ``extracting``: the steps of a separation, which wants the mean of what the stems may be, as
-    the first estimate is; 0: as ``steps``, one draw of it.
+    the first estimate is; 0: as many as all else. ``spacing`` of the time steps: trailing begins at the noisiest.
     """
 
     rule: Rule = "dpmpp_2m"
     steps: int = 20
     guidance: float = 1.0
     extracting: int = 0
+    spacing: Spacing = "leading"
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.guidance):

@@ -19,12 +19,12 @@ from stemwise.diffusion import (
     NoiseSource,
     common,
     cost,
-    ddim_timesteps,
     from_alphas_cumprod,
     last,
     preserving,
     sample,
     seeded,
+    spaced_timesteps,
 )
 from stemwise.systems.msgld import LatentSampling, Msgld
 from stemwise.systems.system import Context, Mono, Phase, Seam, phase_of, trained
@@ -65,7 +65,7 @@ class MsgldSystem(Mono):
     @property
     def evaluations(self) -> int:
         """As the configuration says."""
-        return self.how.steps * cost(self.how.rule)
+        return (self.how.extracting or self.how.steps) * cost(self.how.rule)
 
     @property
     def steps(self) -> int:
@@ -129,7 +129,8 @@ class MsgldSystem(Mono):
 
         config = self.prior.config
         trained(self.prior.scale)
-        sigmas = from_alphas_cumprod(self.prior.alphas_cumprod, ddim_timesteps(steps, config.timesteps))
+        times = spaced_timesteps(self.how.spacing, steps, config.timesteps)
+        sigmas = from_alphas_cumprod(self.prior.alphas_cumprod, times)
         start = preserving(sigmas[0]).float() * constraint.noise(noise)
         return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x
 
