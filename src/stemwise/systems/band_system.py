@@ -25,7 +25,8 @@ from stemwise.diffusion import (
 )
 from stemwise.diffusion.constraints import Constraint, Free
 from stemwise.query import Query
-from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
+from stemwise.systems.band import ABSENT, CLEAN, Band, loudness, rotate
+from stemwise.systems.spatial import filtered
 from stemwise.systems.system import STEPS, Context, Guide, Seam, unanswerable
 
 QUIET = 1e-4
@@ -101,14 +102,16 @@ class BandSystem:
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
 
-        The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over is
-        shared among the stems as in training (`Band.close`).
+        The estimate is the posterior mean, averaged over `evaluations` views of the window, then filtered by where the
+        stems sit between left and right; what is left over is shared among the stems as in training (`Band.close`).
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
         mix = self.prior.encode(wave / scale)
         views = [self._mean(wave / scale, *VIEWS[i % len(VIEWS)]) for i in range(evaluations)]
         stems = torch.stack(views).mean(0)
-        closed = self.prior.close(stems, mix, self._unknown(mix)[1])
+        turn = self.prior.codec.encode_complex
+        placed = filtered(turn(self.prior.codec.decode(stems)), turn(rotate(wave / scale))).real
+        closed = self.prior.close(placed, mix, self._unknown(mix)[1])
         return self.prior.decode(closed) * scale[:, None], self.prior.decode(mix - stems.sum(1)) * scale
 
     def _unknown(self, mix: Tensor) -> tuple[Tensor, Tensor]:
