@@ -164,6 +164,20 @@ def test_masked_stems_sum_to_the_mixture(time: int) -> None:
     assert float(lacking.abs().max()) < 1e-4
 
 
+def test_sharpness_says_how_far_a_louder_stem_takes_the_mixture() -> None:
+    """Equal shares at 0, more to the louder at 1, still more at 2; negative ones are refused."""
+    levels, mix = torch.zeros(1, 4, 64, 16), torch.randn(1, 4096)
+    levels[:, 0] = 1.0
+    energies = []
+    for sharpness in (0.0, 1.0, 2.0):
+        system = MsgldSystem(tiny(sharpness=sharpness))
+        energies.append(float(system.waves(levels, mix)[0, 0].square().sum() / mix.square().sum()))
+    assert energies[0] == pytest.approx(1 / 16, rel=0.05)
+    assert energies[0] < energies[1] < energies[2]
+    with pytest.raises(QueryError, match="sharpness is -1"):
+        LatentSampling(sharpness=-1.0)
+
+
 def test_the_vocoders_stems_are_their_own() -> None:
     system = MsgldSystem(tiny(), phase="vocoder")
     wave = 0.1 * torch.randn(1, 1, 4096)

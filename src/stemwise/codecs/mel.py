@@ -62,13 +62,13 @@ class Mel:
         window = torch.hann_window(self.fft, device=spectrum.device)
         return torch.istft(flat, self.fft, self.hop, window=window, length=time).reshape(*spectrum.shape[:-2], time)
 
-    def shares(self, levels: Tensor, frames: int) -> Tensor:
+    def shares(self, levels: Tensor, frames: int, exponent: float = 2.0) -> Tensor:
         """Masks (..., stem, fft // 2 + 1, frames) that sum to 1 over stems, from log-mels (..., stem, frame, band).
 
-        A stem's share of a band is its power's share of all stems'; a bin takes the shares of the bands that cover it,
-        in proportion to their weights there. Missing last frames repeat the last.
+        A stem's share of a band is its power's share of all stems', or that of another `exponent` of its magnitude; a bin takes
+        the shares of the bands that cover it, in proportion to their weights there. Missing last frames repeat the last.
         """
-        share = (2 * levels).softmax(-3).transpose(-1, -2)
+        share = (exponent * levels).softmax(-3).transpose(-1, -2)
         bank = self.bank(share)
         weights = bank / bank.sum(0).clamp_min(1e-8)
         covered = bank.sum(0) > 0

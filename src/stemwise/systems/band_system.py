@@ -102,17 +102,19 @@ class BandSystem:
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
 
-        The estimate is the posterior mean, averaged over `evaluations` views of the window, then filtered by where the
-        stems sit between left and right; what is left over is shared among the stems as in training (`Band.close`).
+        The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over is
+        shared among the stems as in training (`Band.close`). A filter then hears where they sit between left and right.
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
         mix = self.prior.encode(wave / scale)
         views = [self._mean(wave / scale, *VIEWS[i % len(VIEWS)]) for i in range(evaluations)]
         stems = torch.stack(views).mean(0)
-        turn = self.prior.codec.encode_complex
-        placed = filtered(turn(self.prior.codec.decode(stems)), turn(rotate(wave / scale))).real
-        closed = self.prior.close(placed, mix, self._unknown(mix)[1])
-        return self.prior.decode(closed) * scale[:, None], self.prior.decode(mix - stems.sum(1)) * scale
+        levels, turn = self._unknown(mix)[1], self.prior.codec.encode_complex
+        closed = self.prior.codec.decode(self.prior.close(stems, mix, levels))
+        placed = filtered(turn(closed), turn(rotate(wave / scale))).real
+        return self.prior.decode(self.prior.close(placed, mix, levels)) * scale[:, None], self.prior.decode(
+            mix - stems.sum(1)
+        ) * scale
 
     def _unknown(self, mix: Tensor) -> tuple[Tensor, Tensor]:
         """State and noise levels when the mixture is all that was heard."""

@@ -38,6 +38,8 @@ class LatentSampling:
     ``guidance`` is the scale of classifier-free guidance towards the mixture: 0 does not hear it, 1 is the conditional
     model alone, more exaggerates. ``extracting``: the steps of a separation, which wants the mean of what the stems may be, as
     the first estimate is; 0: as many as all else. ``spacing`` of the time steps: trailing begins at the noisiest.
+    ``sharpness``: the exponent of magnitudes when stems share out the mixture; 2 is Wiener's, for spectrograms that are certain,
+    less suits means of what they may be.
     """
 
     rule: Rule = "dpmpp_2m"
@@ -45,8 +47,11 @@ class LatentSampling:
     guidance: float = 1.0
     extracting: int = 0
     spacing: Spacing = "leading"
+    sharpness: float = 2.0
 
     def __post_init__(self) -> None:
+        if self.sharpness < 0:
+            raise QueryError(f"sharpness is {self.sharpness:g}; give 0 (equal shares) or more")
         if not math.isfinite(self.guidance):
             raise QueryError(f"guidance is {self.guidance:g}; give a finite number")
 

@@ -107,7 +107,8 @@ class MsgldSystem(Mono):
             return self.prior.codec.vocode(levels)
         mel = self.prior.config.codec.mel
         spectrum = mel.transform(mix)[:, None]
-        return mel.inverse(spectrum * mel.shares(levels, spectrum.shape[-1]), mix.shape[-1])
+        masks = mel.shares(levels, spectrum.shape[-1], self.how.sharpness)
+        return mel.inverse(spectrum * masks, mix.shape[-1])
 
     @torch.no_grad()
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
