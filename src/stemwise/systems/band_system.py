@@ -112,9 +112,8 @@ class BandSystem:
         levels, turn = self._unknown(mix)[1], self.prior.codec.encode_complex
         closed = self.prior.codec.decode(self.prior.close(stems, mix, levels))
         placed = filtered(turn(closed), turn(rotate(wave / scale))).real
-        return self.prior.decode(self.prior.close(placed, mix, levels)) * scale[:, None], self.prior.decode(
-            mix - stems.sum(1)
-        ) * scale
+        lacking = self.prior.decode(mix - stems.sum(1)) * scale
+        return self.prior.decode(self.prior.close(placed, mix, levels)) * scale[:, None], lacking
 
     def _unknown(self, mix: Tensor) -> tuple[Tensor, Tensor]:
         """State and noise levels when the mixture is all that was heard."""
