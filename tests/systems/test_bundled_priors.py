@@ -12,7 +12,9 @@ from stemwise.metrics.separation import si_sdr_improvement
 from stemwise.songs.synthetic import built_in_palette, compose, render
 
 
-@pytest.mark.parametrize(("name", "size"), [("msdm-band", 8e6), ("gmsdi-band", 12e6), ("componet-band", 8e6)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("msdm-band", 8e6), ("gmsdi-band", 12e6), ("componet-band", 8e6), ("msgld-band", 25e6)]
+)
 def test_they_are_small_and_separate_better_than_the_mixture(name: str, size: float) -> None:
     assert sum(file.stat().st_size for file in (BUNDLED / name).iterdir()) < size
     model = stemwise.load(name, "cpu")
