@@ -42,6 +42,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_model(tmp_path / "weights" / "cocola", Cocola(CocolaConfig(scale=0.25)))
     save_model(tmp_path / "weights" / "rolls", tiny_prior())
     save_model(tmp_path / "weights" / "notes", tiny_assigner())
+    save_model(tmp_path / "weights" / "msgld-band", tiny_msgld.tiny())
     monkeypatch.setattr("stemwise.loading.BUNDLED", tmp_path / "weights")
     desk = tmp_path / "desk"
     desk.mkdir()
