@@ -124,11 +124,14 @@ class UNetStems(nn.Module):
                 "pad them, or train with another data.frames"
             )
         noise = F.silu(self.time[1](F.silu(self.time[0](time_embedding(time, self.config.channels).to(x.dtype)))))
-        folded = bool(self.config.folded)
-        added, heard, h, skips = mixture, None, x, list[Tensor]()
+        # Published: the mixture is added to what blocks are given. Folded: what its encoder heard, to what they make of a level.
+        folded, skips = bool(self.config.folded), list[Tensor]()
         if folded:
-            added, heard = None, self.pyramid(torch.zeros_like(x[:1, 0])) if mixture is None else mixture
+            silence = torch.zeros_like(x[:1, 0])
+            added, heard = None, self.pyramid(silence) if mixture is None else mixture
             h = torch.cat([x.flatten(1, 2), heights(x)], dim=1)
+        else:
+            added, heard, h = mixture, None, x
         for block, level, hears in zip(self.encoder, self._levels, self._hears):
             h = self._run(block, h if added is None else h + added[level], noise)
             if heard is not None and hears is not None:

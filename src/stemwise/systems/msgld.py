@@ -50,7 +50,7 @@ class LatentSampling:
     sharpness: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.sharpness < 0:
+        if not 0 <= self.sharpness < math.inf:
             raise QueryError(f"sharpness is {self.sharpness:g}; give 0 (equal shares) or more")
         if not math.isfinite(self.guidance):
             raise QueryError(f"guidance is {self.guidance:g}; give a finite number")

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SOFT = 0.4  # exponent of the powers; chosen on songs in the validation font, as is
-NEIGHBOURS = 33  # the number of bins that share a place
+# Chosen on songs in the validation font: the exponent of the powers, and how many neighbouring bins share a place.
+SOFT = 0.4
+NEIGHBOURS = 33
 LEFT_OVER = 1e-3  # share of the mixture's power that is no stem's and comes from everywhere
 
 
@@ -21,24 +22,24 @@ def filtered(stems: Tensor, mix: Tensor) -> Tensor:
 
     They sum to the mixture but for `LEFT_OVER`. Where all stems sit in one place, a soft mask of the mixture remains.
     """
-    spectra, heard = (
-        stems.permute(0, 4, 1, 3, 2),
-        mix.permute(0, 3, 2, 1),
-    )  # (B, bin, stem, frame, 2), (B, bin, frame, 2)
+    spectra = stems.permute(0, 4, 1, 3, 2)  # (B, bin, stem, frame, 2)
+    left_heard, right_heard = mix.permute(0, 3, 2, 1).unbind(-1)
     power = spectra.abs().square().mean(-1)
     share = power.clamp_min(1e-20).pow(SOFT)
     share = share / share.sum(2, keepdim=True)
     place = _smooth(torch.einsum("bfstc,bfstd->bfscd", spectra, spectra.conj()))
     place = place / place.diagonal(dim1=-2, dim2=-1).real.mean(-1).clamp_min(1e-20)[..., None, None]
-    # The mixture's covariance [[left, across], [across*, right]], its inverse times the mixture, and every stem's part.
+    # The mixture's covariance [[left, across], [across*, right]] and its inverse times the mixture, written out: a batched solve
+    # of so many small systems takes longer.
     places = torch.stack(
         [place[..., 0, 0].real, place[..., 1, 1].real, place[..., 0, 1].real, place[..., 0, 1].imag], 2
     )
     left, right, real, imaginary = torch.matmul(places, share).unbind(2)
     left, right, across = left + LEFT_OVER, right + LEFT_OVER, torch.complex(real, imaginary)
     determinant = left * right - across.abs().square()
-    first, second = heard.unbind(-1)
-    whitened = torch.stack([right * first - across * second, left * second - across.conj() * first], -1)
+    whitened = torch.stack(
+        [right * left_heard - across * right_heard, left * right_heard - across.conj() * left_heard], -1
+    )
     whitened = whitened / determinant[..., None]
     answer = share[..., None] * torch.einsum("bfscd,bftd->bfstc", place, whitened)
     return answer.permute(0, 2, 4, 3, 1)
