@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stemwise.diffusion import denoisers, schedules
-from stemwise.diffusion.denoisers import Edm, FromEps, FromFlow, FromV, FromX0, Net, absent, bind, clean
+from stemwise.diffusion.denoisers import Edm, FromEps, FromFlow, FromV, FromX0, Net, absent, bind, clean, diffused
 from stemwise.errors import QueryError
 
 F64 = torch.float64
@@ -79,6 +80,21 @@ WRAPPERS = [
 def per_slot(x: Tensor, t: Tensor) -> Tensor:
     """A network without cross-talk between slots, so that slots can be compared one by one."""
     return torch.tanh(x + denoisers.align(t, x))
+
+
+PREDICTED: list[tuple[Literal["noise", "velocity"], type]] = [("noise", FromEps), ("velocity", FromV)]
+
+
+@pytest.mark.parametrize(("predicts", "wrapper"), PREDICTED)
+def test_a_network_that_says_what_it_was_trained_to_say_finds_the_clean_state(
+    predicts: Literal["noise", "velocity"], wrapper: type
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth, noise = torch.randn(2, 3, 2, 5, dtype=torch.float64, generator=generator)
+    level = torch.tensor([0.9, 0.5, 0.01], dtype=torch.float64)
+    noisy, said = diffused(truth, noise, level, predicts)
+    exploding = noisy / level.sqrt()[:, None, None]
+    torch.testing.assert_close(wrapper(lambda z, t: said)(exploding, (1 / level - 1).sqrt()), truth)
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)

@@ -335,6 +335,8 @@ def test_unanswerable_questions() -> None:
             "multiples of 16",
         ),
         ({"codec": CODEC, "net": replace(NET, folded=3)}, "latents have 4 channels"),
+        ({"codec": CODEC, "net": NET, "noisiest": 1.5}, "noisiest is 1.5"),
+        ({"codec": CODEC, "net": NET, "dropped": -0.1}, "dropped is -0.1"),
     ],
 )
 def test_impossible_configurations_are_named(change: dict[str, object], named: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -114,6 +114,17 @@ def squared_error(denoiser: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor) 
 def log_normal(source: NoiseSource, shape: tuple[int, ...], mean: float, std: float) -> Tensor:
     """Training noise levels with ln sigma ~ N(mean, std^2) (Karras et al. 2022, section 5)."""
     return (mean + std * source(shape)).exp()
+
+
+def diffused(
+    clean: Tensor, noise: Tensor, level: Tensor, predicts: Literal["noise", "velocity"]
+) -> tuple[Tensor, Tensor]:
+    """The variance-preserving noisy state at `level` = alphas_cumprod (batch,), and what a network should say of it.
+
+    Velocity is sqrt(level) noise - sqrt(1 - level) clean (Salimans and Ho 2022).
+    """
+    signal, spread = align(level.sqrt(), clean), align((1 - level).sqrt(), clean)
+    return signal * clean + spread * noise, noise if predicts == "noise" else signal * noise - spread * clean
 
 
 def identity(sigma: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from stemwise.codecs.melpatches import MelPatches, MelPatchesConfig
 from stemwise.codecs.melvae import MelVae, MelVaeConfig
-from stemwise.diffusion import scaled_linear_beta
+from stemwise.diffusion import diffused, scaled_linear_beta
 from stemwise.nets.pretrained import audioldm2_unet
 from stemwise.nets.relations import PromptTable, Words
 from stemwise.systems.componet_prompts import TASKS, Form, Sampler, Task, subsets
+from stemwise.systems.system import check_shares
 
 #: The large model's; what its published configuration says is taken from there when it is converted.
 LARGE: Mapping[str, Any] = {
@@ -71,6 +72,7 @@ class AudioLdm2Config:
     beta_end: float = 0.0195
 
     def __post_init__(self) -> None:
+        check_shares(dropped=self.dropped)
         if len(self.stems) > MOST_STEMS:
             raise ValueError(
                 f"stems: {len(self.stems)} of them have {4 ** len(self.stems)} relations; name at most {MOST_STEMS}"
@@ -177,10 +179,8 @@ class AudioLdm2(nn.Module):
         device = generator.device
         time = torch.randint(self.config.timesteps, (len(clean),), generator=generator, device=device).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator, device=device).to(clean.device)
-        level = self.alphas_cumprod.float().to(clean.device)[time].reshape(-1, 1, 1, 1)
-        signal, spread = level.sqrt(), (1 - level).sqrt()
-        target = noise if self.config.predicts == "noise" else signal * noise - spread * clean
-        return signal * clean + spread * noise, time, target
+        noisy, target = diffused(clean, noise, self.alphas_cumprod.float().to(clean.device)[time], self.config.predicts)
+        return noisy, time, target
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of what it predicts, for mixes of drawn stems; the words name what was drawn as heard, too."""

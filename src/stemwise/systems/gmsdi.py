@@ -22,6 +22,7 @@ from stemwise.nets.vocabulary import TextConfig, Vocabulary
 from stemwise.systems.msdm import Generation, Separation, noise_from
 from stemwise.systems.prompts import Prompt, descriptions, folded
 from stemwise.systems.spectra import KNOTS, Spectra, powers
+from stemwise.systems.system import check_shares
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class GmsdiConfig:
     generation: Generation = field(default_factory=Generation)
 
     def __post_init__(self) -> None:
+        check_shares(dropped=self.dropped)
         if self.net.sources != 1 or not self.net.context:
             raise ValueError(
                 f"net.sources is {self.net.sources} and net.context {self.net.context}; a prior of described mixtures has "

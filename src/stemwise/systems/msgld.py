@@ -24,11 +24,13 @@ from stemwise.diffusion import (
     Rule,
     Spacing,
     classifier_free,
+    diffused,
     interpolated,
     scaled_linear_beta,
 )
 from stemwise.errors import QueryError
 from stemwise.nets.unet_stems import UNetStems, UNetStemsConfig
+from stemwise.systems.system import check_shares
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class MsgldConfig:
     sampling: LatentSampling = field(default_factory=LatentSampling)
 
     def __post_init__(self) -> None:
+        check_shares(dropped=self.dropped, noisiest=self.noisiest)
         if self.net.stems != len(self.stems):
             raise ValueError(
                 f"net.stems is {self.net.stems}, but there are {len(self.stems)} ({', '.join(self.stems)})"
@@ -178,10 +181,8 @@ class Msgld(nn.Module):
             if self.config.noisiest:
                 late = torch.rand(len(clean), generator=generator, device=device) < self.config.noisiest
                 time = torch.where(late, last - time // 5, time)
-            noise = normal(clean)
-            level = self.alphas_cumprod.float().to(device)[time].reshape(-1, 1, 1, 1, 1)
-            noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-            target = noise if self.config.predicts == "noise" else level.sqrt() * noise - (1 - level).sqrt() * clean
+            level = self.alphas_cumprod.float().to(device)[time]
+            noisy, target = diffused(clean, normal(clean), level, self.config.predicts)
             heard = torch.rand(len(clean), generator=generator, device=device) >= self.config.dropped
             mixture = mixture * heard[:, None, None, None]
         guess: Tensor = self.net(noisy, time, self.net.pyramid(mixture))

@@ -191,6 +191,13 @@ def phase_of(name: str) -> Phase:
     return cast(Phase, name)
 
 
+def check_shares(**shares: float) -> None:
+    """Raises ValueError for a share that does not lie in 0 to 1, with its name."""
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share:g}; give a share from 0 to 1")
+
+
 def trained(scale: Tensor) -> None:
     """Raises ModelError unless a latent model has found the scale of its latents, as training does with its first batch."""
     if not 0 < float(scale) < math.inf:
