@@ -11,7 +11,7 @@ from stemwise.nets.bandnet import BandNetConfig
 from stemwise.query import Query
 from stemwise.stems import Audio
 from stemwise.systems.band import ABSENT, CLEAN, Band, BandConfig, draw_levels, loudness, rotate
-from stemwise.systems.band_system import BandSystem, Context
+from stemwise.systems.band_system import VIEWS, BandSystem, Context
 
 NET = BandNetConfig(patches=((64, 4), (64, 8)), widths=(8, 8), depths=(1, 1), attention_heads=2, embedding=16)
 CONFIG = BandConfig(bins=128, frames=16, net=NET)
@@ -99,6 +99,20 @@ def test_separated_stems_sum_to_the_window(prior: Band, evaluations: int) -> Non
     assert stems.shape == (2, 5, 2, CONFIG.window)
     torch.testing.assert_close(stems.sum(1), wave, atol=1e-5, rtol=1e-4)
     assert left.shape == wave.shape
+
+
+@pytest.mark.parametrize(("side", "slower"), [*VIEWS, (1, -1), (-1, 0)])
+def test_every_view_is_of_the_same_window(side: int, slower: int) -> None:
+    """A network that gives every stem a fifth of what it hears must give a fifth of the window, however it was played."""
+    band = Band(CONFIG)
+    for linear in band.net.write.maps:
+        torch.nn.init.zeros_(linear.weight)
+    spectrum = torch.zeros(1, 2, CONFIG.window // 2 + 1, dtype=torch.complex64)
+    spectrum[..., : CONFIG.window // 8] = torch.randn(1, 2, CONFIG.window // 8, dtype=torch.complex64)
+    wave = torch.fft.irfft(spectrum)
+    wave = 0.2 * wave / wave.std()
+    found = band.decode(BandSystem(band)._mean(wave, side, slower))
+    torch.testing.assert_close(found, (0.2 * wave)[:, None].expand_as(found), atol=2e-3, rtol=0)
 
 
 def test_separation_scales_with_its_input(prior: Band) -> None:

@@ -34,13 +34,18 @@ class BandConfig:
     net: BandNetConfig = field(default_factory=BandNetConfig)
 
     def __post_init__(self) -> None:
-        step = 2 ** (len(self.net.widths) - 1)
+        step = self.step
         if sum(bins for bins, _ in self.net.patches) != self.bins:
             raise ValueError(f"net.patches must cover the {self.bins} bins exactly")
         if self.frames % step or self.net.positions % step:
             raise ValueError(f"frames and the number of patches must be multiples of {step}")
         if self.net.slots != len(self.stems) + 1:
             raise ValueError(f"{len(self.stems)} stems and the mixture need net.slots of {len(self.stems) + 1}")
+
+    @property
+    def step(self) -> int:
+        """The numbers of frames and of patches are multiples of this."""
+        return 2 ** (len(self.net.widths) - 1)
 
     @property
     def window(self) -> int:
@@ -186,7 +191,7 @@ def draw_levels(batch: int, stems: int, generator: torch.Generator) -> Tensor:
     spread = torch.randn(batch, 1, generator=generator, device=generator.device)
     common = (spread * 1.4 - 0.6).exp().clamp(2 * CLEAN, 0.9 * ABSENT)
     separating = task < 0.75
-    absent = uniform(batch, 1) < torch.where(separating, 0.75, 0.15)
+    absent = uniform(batch, 1) < torch.where(separating, 0.9, 0.15)
     stem = torch.where(absent, ABSENT, common).expand(batch, stems)
     known = uniform(batch, stems) < uniform(batch, 1)
     all_known = known.all(1, keepdim=True)

@@ -31,8 +31,9 @@ from stemwise.systems.system import STEPS, Context, Guide, Seam, unanswerable
 
 QUIET = 1e-4
 GUIDANCE = 1.5
-VIEWS = ((1, 0), (-1, 512), (-1, 0), (1, 512))
-"""Views of a window for averaging: sign of the side channel (left and right swapped) and a shift in samples."""
+VIEWS = ((1, 0), (-1, 1), (1, 2), (1, 3))
+"""Views of a window for averaging: sign of the side channel (left and right swapped) and how much slower it is played, in the
+smallest steps that the network takes (of a window of 128 frames a semitone)."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,13 @@ class BandSystem:
         sigma[:, -1] = CLEAN
         return slots, sigma
 
-    def _mean(self, wave: Tensor, side: int, shift: int) -> Tensor:
-        """E[stems | mixture] seen with left and right swapped and the window rolled by some samples."""
-        moved = wave.roll(shift, -1)
-        moved = moved.flip(1) if side < 0 else moved
-        stems = self._at_precision(self.prior.estimate)(*self._unknown(self.prior.encode(moved)))
-        if shift == 0:
-            return torch.cat([stems[:, :, :1], stems[:, :, 1:] * side], dim=2)
-        back = self.prior.decode(stems)
-        return self.prior.encode((back.flip(2) if side < 0 else back).roll(-shift, -1))
+    def _mean(self, wave: Tensor, side: int, slower: int) -> Tensor:
+        """E[stems | mixture] seen with left and right swapped and played slower, hence lower."""
+        length, codec = wave.shape[-1], self.prior.codec
+        played = resized(wave if side > 0 else wave.flip(1), length + slower * self.prior.config.step * codec.bins)
+        stems = self._at_precision(self.prior.estimate)(*self._unknown(self.prior.encode(played)))
+        stems = torch.cat([stems[:, :, :1], stems[:, :, 1:] * side], dim=2)
+        return stems if slower == 0 else codec.encode(resized(codec.decode(stems), length))
 
     def sample(
         self, wanted: Sequence[str], context: Context, *, seed: int, steps: int, guidance: float = GUIDANCE
@@ -180,3 +179,9 @@ class BandSystem:
                 padded = F.pad(where.float(), (bins, bins), value=1.0)
                 mask[0, row] = padded.unfold(0, 2 * bins, bins).amin(-1).bool()[None, :, None]
         return Known(values, mask)
+
+
+def resized(wave: Tensor, length: int) -> Tensor:
+    """(..., time) -> (..., length): played slower or faster, as if periodic."""
+    before = wave.shape[-1]
+    return wave if length == before else torch.fft.irfft(torch.fft.rfft(wave) * (length / before), length)
