@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stemwise.diffusion import denoisers, schedules
-from stemwise.diffusion.denoisers import Edm, FromEps, FromFlow, FromV, FromX0, Net, absent, bind, clean, diffused
+from stemwise.diffusion.denoisers import (
+    Edm,
+    FromEps,
+    FromFlow,
+    FromV,
+    FromX0,
+    Net,
+    Predicts,
+    absent,
+    bind,
+    clean,
+    diffused,
+)
 from stemwise.errors import QueryError
 
 F64 = torch.float64
@@ -82,12 +93,9 @@ def per_slot(x: Tensor, t: Tensor) -> Tensor:
     return torch.tanh(x + denoisers.align(t, x))
 
 
-PREDICTED: list[tuple[Literal["noise", "velocity"], type]] = [("noise", FromEps), ("velocity", FromV)]
-
-
-@pytest.mark.parametrize(("predicts", "wrapper"), PREDICTED)
+@pytest.mark.parametrize(("predicts", "wrapper"), [("noise", FromEps), ("velocity", FromV)])
 def test_a_network_that_says_what_it_was_trained_to_say_finds_the_clean_state(
-    predicts: Literal["noise", "velocity"], wrapper: type
+    predicts: Predicts, wrapper: type
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     truth, noise = torch.randn(2, 3, 2, 5, dtype=torch.float64, generator=generator)

@@ -17,6 +17,9 @@ from torch import Tensor
 from stemwise.diffusion.schedules import sigma_table
 from stemwise.errors import QueryError
 
+Predicts = Literal["noise", "velocity"]
+"""What a variance-preserving network says of a noisy state."""
+
 NoiseSource = Callable[[tuple[int, ...]], Tensor]
 """Draws standard normal noise of a shape; see `sampling.seeded` and `sampling.tape`."""
 
@@ -116,9 +119,7 @@ def log_normal(source: NoiseSource, shape: tuple[int, ...], mean: float, std: fl
     return (mean + std * source(shape)).exp()
 
 
-def diffused(
-    clean: Tensor, noise: Tensor, level: Tensor, predicts: Literal["noise", "velocity"]
-) -> tuple[Tensor, Tensor]:
+def diffused(clean: Tensor, noise: Tensor, level: Tensor, predicts: Predicts) -> tuple[Tensor, Tensor]:
     """The variance-preserving noisy state at `level` = alphas_cumprod (batch,), and what a network should say of it.
 
     Velocity is sqrt(level) noise - sqrt(1 - level) clean (Salimans and Ho 2022).

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stemwise.codecs.melpatches import MelPatches, MelPatchesConfig
 from stemwise.codecs.melvae import MelVae, MelVaeConfig
-from stemwise.diffusion import diffused, scaled_linear_beta
+from stemwise.diffusion import Predicts, diffused, scaled_linear_beta
 from stemwise.nets.pretrained import audioldm2_unet
 from stemwise.nets.relations import PromptTable, Words
 from stemwise.systems.componet_prompts import TASKS, Form, Sampler, Task, subsets
@@ -61,7 +61,7 @@ class AudioLdm2Config:
     codec: MelVaeConfig | MelPatchesConfig = field(default_factory=MelVaeConfig)
     unet: dict[str, Any] = field(default_factory=lambda: dict(LARGE))
     text: TextConfig = field(default_factory=TextConfig)
-    predicts: Literal["noise", "velocity"] = "noise"
+    predicts: Predicts = "noise"
     hears: bool = False
     tasks: tuple[Task, ...] = TASKS
     most: int = MOST_STEMS

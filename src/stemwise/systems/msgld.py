@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from stemwise.diffusion import (
     Denoiser,
     FromEps,
     FromV,
+    Predicts,
     Rule,
     Spacing,
     classifier_free,
@@ -70,7 +70,7 @@ class MsgldConfig:
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano")
     codec: MelVaeConfig = field(default_factory=MelVaeConfig)
     net: UNetStemsConfig = field(default_factory=UNetStemsConfig)
-    predicts: Literal["noise", "velocity"] = "noise"
+    predicts: Predicts = "noise"
     dropped: float = 0.1
     noisiest: float = 0.0
     timesteps: int = 1000
