@@ -131,7 +131,12 @@ class Model:
         """As `separate`, with the report (null test, share of energy that the model did not itself assign)."""
         signal, rate = read_signal(source, rate)
         stems, report = separate_whole(
-            ArraySource(signal, rate), self._window(evaluations), self.stems, self._windowing(), progress
+            ArraySource(signal, rate),
+            self._window(evaluations),
+            self.stems,
+            self._windowing(),
+            progress,
+            self.system.over_song,
         )
         return Audio(self.stems, torch.from_numpy(stems)[None], rate, torch.from_numpy(signal)[None]), report
 
@@ -147,7 +152,9 @@ class Model:
         """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete."""
         with open_audio(path) as source:
             writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding, source.frames)
-            return separate_to_files(source, self._window(evaluations), writer, self._windowing(), progress)
+            return separate_to_files(
+                source, self._window(evaluations), writer, self._windowing(), progress, self.system.over_song
+            )
 
     def _windowing(self) -> Windowing:
         return Windowing(self.rate, self.window, self.channels, overlap=0.25, batch=2, closed=self.system.sums)

@@ -31,7 +31,10 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], object]
-"""Called after every block; returning False (or raising ``Cancelled``) stops the work."""
+"""Called after every part of a window; returning False (or raising ``Cancelled``) stops the work."""
+
+SongFunction = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
+"""Estimates (stem * channel, n) of a whole source at the model's rate, block by block -> better ones, of the same length in all."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,9 @@ def separate_blocks(
     stems: Sequence[str],
     windowing: Windowing,
     progress: ProgressCallback | None = None,
+    over_song: SongFunction = iter,
 ) -> Generator[np.ndarray, None, Report]:
-    """Separate a source block by block.
+    """Separate a source block by block; ``over_song`` sees the cross-faded estimates of all windows as one song.
 
     What the stems lack of the input at the input's rate (content above the model's band, rounding) goes to the stem
     named "other", or in equal shares to all where there is none; with ``windowing.closed`` False it is only reported.
@@ -97,8 +101,17 @@ def separate_blocks(
         return max(1, resampled_frames(pending.received, source.rate, windowing.rate))
 
     at_model = resample_blocks(incoming(), source.rate, windowing.rate, frames=model_frames)
-    estimated = overlap_add(at_model, separate_window, len(stems), source.channels, windowing, tally.usage)
-    restored = resample_blocks(estimated, windowing.rate, source.rate, frames=lambda: pending.received)
+
+    def estimated() -> Iterator[np.ndarray]:
+        done = 0
+        for block in overlap_add(at_model, separate_window, len(stems), source.channels, windowing, tally.usage):
+            done += block.shape[1]
+            yield block
+            # nothing of a finished block is kept while the next windows are made: it would pin the heap around them
+            del block
+            _tell(progress, min(pending.received, done * source.rate // windowing.rate), source, started)
+
+    restored = resample_blocks(over_song(estimated()), windowing.rate, source.rate, frames=lambda: pending.received)
     heir = list(stems).index("other") if "other" in stems else None
     for flat in restored:
         original = pending.view(0, flat.shape[1])
@@ -106,9 +119,8 @@ def separate_blocks(
         _close(parts, original, heir, tally, windowing.closed)
         pending.drop(flat.shape[1])
         yield parts
-        # nothing of a finished block is kept while the next windows are made: it would pin the heap around them
         del flat, original, parts
-        _tell(progress, tally.frames, source, started)
+    _tell(progress, tally.frames, source, started)
     return tally.report(source, windowing, time.monotonic() - started)
 
 
@@ -118,10 +130,11 @@ def separate_whole(
     stems: Sequence[str],
     windowing: Windowing,
     progress: ProgressCallback | None = None,
+    over_song: SongFunction = iter,
 ) -> tuple[np.ndarray, Report]:
     """Separate a source in memory: float32 (stem, channels, frames) and the report; as ``separate_blocks``."""
     collected: list[np.ndarray] = []
-    report = _drain(separate_blocks(source, separate_window, stems, windowing, progress), collected.append)
+    report = _drain(separate_blocks(source, separate_window, stems, windowing, progress, over_song), collected.append)
     return np.concatenate(collected, axis=2), report
 
 
@@ -131,6 +144,7 @@ def separate_to_files(
     writer: StemWriter,
     windowing: Windowing,
     progress: ProgressCallback | None = None,
+    over_song: SongFunction = iter,
 ) -> Report:
     """Separate a source into the files of ``writer``, which is closed on success and aborted on any failure.
 
@@ -138,7 +152,8 @@ def separate_to_files(
     ``StemWriter``.
     """
     with writer:
-        report = _drain(separate_blocks(source, separate_window, writer.names, windowing, progress), writer.write)
+        blocks = separate_blocks(source, separate_window, writer.names, windowing, progress, over_song)
+        report = _drain(blocks, writer.write)
         return replace(report, gain_db=writer.close().gain_db)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,8 +26,8 @@ from stemwise.diffusion import (
 )
 from stemwise.diffusion.constraints import Constraint, Free
 from stemwise.query import Query
-from stemwise.systems.band import ABSENT, CLEAN, Band, loudness, rotate
-from stemwise.systems.spatial import filtered
+from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
+from stemwise.systems.spatial import place_filter
 from stemwise.systems.system import STEPS, Context, Guide, Seam, unanswerable
 
 QUIET = 1e-4
@@ -104,17 +105,18 @@ class BandSystem:
         """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
 
         The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over is
-        shared among the stems as in training (`Band.close`). A filter then hears where they sit between left and right.
+        shared among the stems as in training (`Band.close`).
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
         mix = self.prior.encode(wave / scale)
         views = [self._mean(wave / scale, *VIEWS[i % len(VIEWS)]) for i in range(evaluations)]
         stems = torch.stack(views).mean(0)
-        levels, turn = self._unknown(mix)[1], self.prior.codec.encode_complex
-        closed = self.prior.codec.decode(self.prior.close(stems, mix, levels))
-        placed = filtered(turn(closed), turn(rotate(wave / scale))).real
         lacking = self.prior.decode(mix - stems.sum(1)) * scale
-        return self.prior.decode(self.prior.close(placed, mix, levels)) * scale[:, None], lacking
+        return self.prior.decode(self.prior.close(stems, mix, self._unknown(mix)[1])) * scale[:, None], lacking
+
+    def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Filtered by where they sit between left and right (`place_filter`)."""
+        return place_filter(stems, len(self.names), self.prior.codec)
 
     def _unknown(self, mix: Tensor) -> tuple[Tensor, Tensor]:
         """State and noise levels when the mixture is all that was heard."""

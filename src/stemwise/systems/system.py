@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -114,6 +115,12 @@ class System(Protocol):
         """
         ...
 
+    def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Estimates (stem * channel, n) of a whole song, windows cross-faded, block by block -> what the system makes of them
+        when it hears them all, of the same length and sum.
+        """
+        ...
+
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
         """New content (len(wanted), channel, time) for the wanted stems, given the context."""
         ...
@@ -161,6 +168,10 @@ class Mono:
     def sums(self) -> bool:
         """Always."""
         return True
+
+    def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """As they are."""
+        return stems
 
     def answers(self, query: Query) -> str | None:
         """None, or why this system cannot answer."""
