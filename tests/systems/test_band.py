@@ -10,6 +10,7 @@ import torch
 from stemwise.nets.bandnet import BandNetConfig
 from stemwise.query import Query
 from stemwise.stems import Audio
+from stemwise.systems import band as band_module
 from stemwise.systems import band_system
 from stemwise.systems.band import ABSENT, CLEAN, Band, BandConfig, draw_levels, loudness, rotate
 from stemwise.systems.band_system import VIEWS, BandSystem, Context
@@ -48,6 +49,39 @@ def test_a_clean_slot_is_returned(prior: Band) -> None:
     x = state(prior)
     with torch.no_grad():
         torch.testing.assert_close(prior(x, sigma)[:, 2], x[:, 2], atol=0.1, rtol=0.02)
+
+
+def test_no_noise_passes_where_a_stem_has_no_power() -> None:
+    """Of a network that says nothing, the noise of a free stem is left as far as its power allows; what is heard stays."""
+    band = Band(CONFIG)
+    for linear in band.net.write.maps:
+        torch.nn.init.zeros_(linear.weight)
+    band.power[0, 40:] = 0
+    sigma = torch.full((2, 6), 0.5)
+    sigma[:, -1], sigma[:, 2] = ABSENT, CLEAN
+    x = state(band)
+    with torch.no_grad():
+        estimate = band.estimate(x, sigma)
+    share = CONFIG.sigma_data**2 / (CONFIG.sigma_data**2 + 0.25)
+    torch.testing.assert_close(estimate[:, 0, ..., :40], share * x[:, 0, ..., :40])
+    assert not estimate[:, 0, ..., 40:].any()
+    torch.testing.assert_close(estimate[:, 2], x[:, 2], atol=1e-3, rtol=1e-3)
+
+
+def test_training_measures_the_power_of_every_stem_and_use_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(band_module, "MOMENTUM", 0.5)
+    band = Band(CONFIG)
+    batch = torch.randn(4, 5, 2, CONFIG.window, generator=torch.Generator().manual_seed(0))
+    batch[:, 0] *= 0.1
+    before = band.power.clone()
+    with torch.no_grad():
+        band.eval().loss(batch, torch.Generator().manual_seed(0))
+        assert torch.equal(band.power, before)
+        band.train()
+        for _ in range(20):
+            band.loss(batch, torch.Generator().manual_seed(0))
+    quiet, loud = band.power[0], band.power[1]
+    torch.testing.assert_close(quiet / loud, torch.full_like(quiet, 0.01), rtol=0.3, atol=0)
 
 
 def test_an_unheard_mixture_is_the_sum_of_the_stems(prior: Band) -> None:

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stemwise.codecs.lapped import Lapped
 from stemwise.nets.bandnet import BandNet, BandNetConfig
 
 CLEAN = 0.002
 ABSENT = 80.0
+MOMENTUM = 0.01  # of the measured power, for a batch
+SMOOTH = 8  # bins to both sides that its mean takes in
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,11 @@ class Band(nn.Module):
         self.net = BandNet(config.net)
         weight = self.codec.gain.pow(-1.5)
         self.register_buffer("bin_weight", weight / weight.mean(), persistent=False)
+        self.register_buffer("power", torch.full((len(config.stems), config.bins), config.sigma_data**2))
 
     bin_weight: Tensor
+    power: Tensor
+    """Mean square of every stem at every bin, measured in training."""
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -104,8 +110,9 @@ class Band(nn.Module):
     def estimate(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The network's own estimate of the stems (B, stem, 2, frame, bin), not yet closed.
 
-        D = c_skip x + c_out (F + M mix / sigma_data), with the coefficients of Karras et al. (2022), equation 7; a
-        slot at `ABSENT` is not read at all, so the estimate there is the posterior mean.
+        D = c_skip x + c_out (F + M mix / sigma_data), with the coefficients of Karras et al. (2022), equation 7, but that c_skip
+        knows each stem's `power`: where a bass has no treble, no noise passes. A slot at `ABSENT` is not read at all, so the
+        estimate there is the posterior mean.
         """
         sd = self.config.sigma_data
         level = sigma[:, :, None, None, None]
@@ -121,7 +128,8 @@ class Band(nn.Module):
         seen, turned = ((z * (mix_heard / sd)).to(y.dtype)[:, None] for z in (mix, quadrature))
         masked = (real + 0.2) * seen + imaginary * turned + other * seen.flip(2)
         stem_level = level[:, :-1]
-        c_skip = sd**2 / (stem_level**2 + sd**2) * heard[:, :-1]
+        power = torch.where(stem_level > CLEAN, self.power[:, None, None].clamp_max(sd**2), sd**2)
+        c_skip = power / (stem_level**2 + power) * heard[:, :-1]
         c_out = stem_level * sd * (stem_level**2 + sd**2).rsqrt()
         return c_skip * x[:, :-1] + c_out * (free + masked)
 
@@ -140,6 +148,8 @@ class Band(nn.Module):
         """
         wave = batch / loudness(batch.sum(1)).clamp_min(1e-3)[:, None, None, None]
         clean = self.encode(wave)
+        if self.training:
+            self._measure(clean)
         clean = torch.cat([clean, clean.sum(1, keepdim=True)], dim=1)
         sigma = draw_levels(clean.shape[0], clean.shape[1] - 1, generator).to(clean.device)
         level = sigma[:, :, None, None, None]
@@ -154,6 +164,12 @@ class Band(nn.Module):
         weight = 1 + sd**2 / sigma[:, :-1] ** 2
         relative = weight * error / (energy + energy.mean(1, keepdim=True) + 1e-4)
         return (wanted * (relative + 1e-6).sqrt()).sum() / wanted.sum().clamp_min(1)
+
+    @torch.no_grad()
+    def _measure(self, clean: Tensor) -> None:
+        """Stems (B, stem, 2, frame, bin) enter the mean `power`, smoothed over neighbouring bins."""
+        power = F.pad(clean.square().mean((0, 2, 3)), (SMOOTH, SMOOTH), mode="replicate")
+        self.power.lerp_(F.avg_pool1d(power, 2 * SMOOTH + 1, 1), MOMENTUM)
 
 
 def rotate(wave: Tensor) -> Tensor:
