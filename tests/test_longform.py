@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -283,6 +284,30 @@ def test_progress_is_told_and_reaches_the_end() -> None:
     assert (last.fraction, last.done_seconds, last.total_seconds, last.item) == (1.0, 2.5, 2.5, "song.wav")
     assert last.eta_seconds == 0
     assert all(p.eta_seconds >= 0 for p in told)
+
+
+def test_what_hears_the_whole_song_answers_for_it_and_progress_does_not_wait() -> None:
+    """Estimates that are held back to the end are told as they are made, and can be cancelled meanwhile."""
+    told: list[float] = []
+
+    def last_first(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        song = np.concatenate(list(blocks), axis=1).reshape(len(STEMS), 2, -1)
+        told.append(math.nan)
+        yield song[::-1].reshape(len(STEMS) * 2, -1)
+
+    def watch(progress: Progress) -> bool:
+        told.append(progress.fraction)
+        return progress.fraction < stop
+
+    stop = 2.0
+    source, windowing = ArraySource(noise(2, 20_000), 8_000), Windowing(8_000, 1_000)
+    plain, _ = separate_whole(source, closed, STEMS, windowing)
+    stems, _ = separate_whole(source, closed, STEMS, windowing, watch, last_first)
+    np.testing.assert_allclose(stems, plain[::-1], atol=1e-6)
+    assert told.index(1.0) > 5 and math.isnan(told[told.index(1.0) + 1])
+    stop = 0.5
+    with pytest.raises(Cancelled):
+        separate_whole(source, closed, STEMS, windowing, watch, last_first)
 
 
 @pytest.mark.parametrize("how", [FLOAT_WAV, encoding("flac")], ids=["float", "integer"])

@@ -109,7 +109,7 @@ def separate_blocks(
             yield block
             # nothing of a finished block is kept while the next windows are made: it would pin the heap around them
             del block
-            _tell(progress, min(pending.received, done * source.rate // windowing.rate), source, started)
+            _tell(progress, min(pending.received, math.ceil(done * source.rate / windowing.rate)), source, started)
 
     restored = resample_blocks(over_song(estimated()), windowing.rate, source.rate, frames=lambda: pending.received)
     heir = list(stems).index("other") if "other" in stems else None
