@@ -4,9 +4,9 @@
 
 Accompaniment: three stems of a held-out song are given, the fourth is made; agreement is measured between what was
 made and what was given. Generation: all stems are made; agreement between every stem and the rest. Agreement is the
-cosine of chroma frames (chroma, but for drums, which have no pitch) and the correlation of onset strength (onset). The null hypothesis is that a made
-stem agrees with its own context no better than with those of other songs; test: Wilcoxon's signed rank, one-sided,
-over songs.
+cosine of chroma frames (chroma; not of drums, which have no pitch) and the correlation of onset strength (onset). The
+null hypothesis is that a made stem agrees with its own context no better than with those of other songs; test:
+Wilcoxon's signed rank, one-sided, over songs.
 """
 
 from __future__ import annotations
