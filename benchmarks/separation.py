@@ -21,6 +21,7 @@ import torch
 import stemwise
 from stemwise.evaluate.baselines import ratio_mask
 from stemwise.metrics.separation import si_sdr
+from stemwise.model import OVERLAP
 from stemwise.songs import folder
 from stemwise.songs.synthetic import write_songs
 
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--evaluations", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--overlap", type=float, default=OVERLAP, help="share of a window that the next one hears, too")
     parser.add_argument("--data", type=Path, default=ROOT / "runs" / "benchmark-songs")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -58,7 +60,7 @@ def main() -> None:
         for n in args.evaluations:
             started = time.perf_counter()
             answers[f"{args.model}, {n} evaluation{'s' * (n > 1)}"] = (
-                model.separate(mixture, rate=song.rate, evaluations=n).data[0].numpy()
+                model.separate(mixture, rate=song.rate, evaluations=n, overlap=args.overlap).data[0].numpy()
             )
             spent[n] = spent.get(n, 0.0) + time.perf_counter() - started
         for i, name in enumerate(names):
@@ -100,7 +102,8 @@ def note(args: argparse.Namespace, rows: dict) -> None:
     )
     with log.open("a", encoding="utf-8") as file:
         file.write(
-            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: separation.py, {args.songs} songs, model {args.model}: {best:.2f} dB\n"
+            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: separation.py, {args.songs} songs, model {args.model}, "
+            f"overlap {args.overlap:g}: {best:.2f} dB\n"
         )
 
 

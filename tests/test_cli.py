@@ -191,7 +191,8 @@ def test_existing_output_is_refused_skipped_or_replaced(run: Run, here: Path) ->
     assert "exists already" in run("separate", "song.wav", "--stems", "bass", code=1).stderr
     assert "skipped" in run("separate", "song.wav", "--stems", "bass", "--skip-existing").stdout
     assert stem.stat().st_mtime_ns == before
-    run("separate", "song.wav", "--stems", "bass", "--overwrite")
+    run("separate", "song.wav", "--stems", "bass", "--overwrite", "--overlap", "0.5")
+    assert "differ" in run("separate", "song.wav", "--stems", "bass", "--skip-existing", code=1).stderr
     assert stem.stat().st_mtime_ns != before
 
 

@@ -94,6 +94,7 @@ def test_edits_of_given_stems_leave_the_others_bit_for_bit(model: Model) -> None
         (lambda m: m.separate(np.full((2, 100), np.nan, np.float32), rate=RATE), "NaN"),
         (lambda m: m.separate(np.zeros((12, 100), np.float32), rate=RATE), "1 to 8 channels"),
         (lambda m: m.separate(music(1.0), rate=RATE, evaluations=0), "at least 1"),
+        (lambda m: m.separate(music(1.0), rate=RATE, overlap=0.95), "overlap is 0.95; give a share"),
         (lambda m: m.generate(0), "cannot generate"),
         (lambda m: m.generate(1, stems=["drumz"]), "did you mean 'drums'"),
         (lambda m: m.generate(1, steps=0), "steps is 0"),
@@ -134,6 +135,15 @@ def test_models_that_are_not_there_are_named() -> None:
         stemwise.load("bandd")
     with pytest.raises(ModelError, match="not available"):
         stemwise.load("band", device="tpu")
+
+
+def test_a_larger_overlap_hears_more_windows_and_sums_as_well(model: Model) -> None:
+    signal = music(4.0)
+    plain, few = model.separate_report(signal, rate=RATE)
+    stems, many = model.separate_report(signal, rate=RATE, overlap=0.75)
+    assert many.windows > 2 * few.windows
+    assert np.abs(stems.data.sum(1)[0].numpy() - signal).max() < 1e-5
+    assert (stems.data - plain.data).abs().max() > 1e-5
 
 
 def test_more_evaluations_and_lower_precision_still_sum(tmp_path: Path) -> None:

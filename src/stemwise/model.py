@@ -34,6 +34,8 @@ LONGEST = 3600.0
 """Seconds that are generated at most."""
 LEVEL = 0.125
 """Root mean square of a generated mixture, -18 dBFS."""
+OVERLAP = 0.25
+"""Share of a window that the next one hears, too, when separating."""
 FADE_SECONDS = 0.02
 """Cross-fade at the ends of a span, inside the span."""
 
@@ -112,13 +114,15 @@ class Model:
         *,
         rate: int | None = None,
         evaluations: int | None = None,
+        overlap: float = OVERLAP,
         progress: ProgressCallback | None = None,
     ) -> Audio:
         """All stems of a mixture, at its rate and exact length, channels as given; they sum to it.
 
-        `evaluations` is the number of network evaluations a window; None: as many as the model wants.
+        `evaluations` is the number of network evaluations a window; None: as many as the model wants. `overlap` is the share
+        of a window, from 0 to 0.9, that the next one hears, too.
         """
-        return self.separate_report(source, rate=rate, evaluations=evaluations, progress=progress)[0]
+        return self.separate_report(source, rate=rate, evaluations=evaluations, overlap=overlap, progress=progress)[0]
 
     def separate_report(
         self,
@@ -126,6 +130,7 @@ class Model:
         *,
         rate: int | None = None,
         evaluations: int | None = None,
+        overlap: float = OVERLAP,
         progress: ProgressCallback | None = None,
     ) -> tuple[Audio, Report]:
         """As `separate`, with the report (null test, share of energy that the model did not itself assign)."""
@@ -134,7 +139,7 @@ class Model:
             ArraySource(signal, rate),
             self._window(evaluations),
             self.stems,
-            self._windowing(),
+            self._windowing(overlap),
             progress,
             self.system.over_song,
         )
@@ -147,17 +152,19 @@ class Model:
         *,
         encoding: Encoding = FLOAT_WAV,
         evaluations: int | None = None,
+        overlap: float = OVERLAP,
         progress: ProgressCallback | None = None,
     ) -> Report:
         """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete."""
+        window, windowing = self._window(evaluations), self._windowing(overlap)
         with open_audio(path) as source:
             writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding, source.frames)
-            return separate_to_files(
-                source, self._window(evaluations), writer, self._windowing(), progress, self.system.over_song
-            )
+            return separate_to_files(source, window, writer, windowing, progress, self.system.over_song)
 
-    def _windowing(self) -> Windowing:
-        return Windowing(self.rate, self.window, self.channels, overlap=0.25, batch=2, closed=self.system.sums)
+    def _windowing(self, overlap: float) -> Windowing:
+        if not 0 <= overlap <= 0.9:
+            raise QueryError(f"overlap is {overlap:g}; give a share of the window from 0 to 0.9")
+        return Windowing(self.rate, self.window, self.channels, overlap, batch=2, closed=self.system.sums)
 
     def _window(self, evaluations: int | None) -> Callable[[Tensor], Split]:
         spent = self.evaluations if evaluations is None else evaluations

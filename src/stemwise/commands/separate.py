@@ -40,6 +40,16 @@ def separate(
     int24: o.Int24 = False,
     float32: o.Float32 = False,
     evaluations: o.Evaluations = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            "--overlap",
+            min=0,
+            max=0.9,
+            help="Share of a window that the next one hears, too; 0.25.",
+            show_default=False,
+        ),
+    ] = None,
     phase: Annotated[
         str | None,
         typer.Option("--phase", help="Latent models: mixture (stems sum to the song) or vocoder.", show_default=False),
@@ -71,6 +81,7 @@ def separate(
     from stemwise.commands.produce import conclude, place_of
     from stemwise.errors import QueryError
     from stemwise.loading import about, load, load_notes
+    from stemwise.model import OVERLAP
     from stemwise.stems import known_names
     from stemwise.symbolic import MIDI_SUFFIXES
 
@@ -89,7 +100,9 @@ def separate(
 
     works: dict[bool, Callable[[Item], Outcome]] = {}  # by whether the input is MIDI
     if scores:
-        o.only_for_audio(stem=stem, negative=negative, guidance=guidance, phase=phase, likelihood=likelihood)
+        o.only_for_audio(
+            overlap=overlap, stem=stem, negative=negative, guidance=guidance, phase=phase, likelihood=likelihood
+        )
         assigner = load_notes(model if kind.type == "notes" else "notes", device)
         works[True] = m.NoteJob(assigner, place_for(assigner), asked, voice).work
     if len(scores) < len(items):
@@ -103,9 +116,12 @@ def separate(
         voice.detail(
             f"model {loaded.name} on {loaded.device}, {loaded.rate} Hz, {loaded.window / loaded.rate:.1f} s windows"
         )
-        spent = evaluations or loaded.evaluations
+        effort = {
+            "evaluations": evaluations or loaded.evaluations,
+            "overlap": OVERLAP if overlap is None else overlap,
+        }
         works[False] = _Job(
-            loaded, place_for(loaded), wanted, one[0] if one else None, spent, voice, o.told(wishes)
+            loaded, place_for(loaded), wanted, one[0] if one else None, effort, voice, o.told(wishes)
         ).work
     outcomes = work_through(items, lambda item: works[item in scores](item), lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "separate", outcomes))
@@ -120,18 +136,18 @@ class _Job:
         place: Place,
         wanted: tuple[str, ...],
         one: str | None,
-        evaluations: int,
+        effort: Mapping[str, Any],
         voice: Voice,
         told: Mapping[str, Any],
     ) -> None:
         self.model, self.place, self.wanted, self.one = model, place, wanted, one
-        self.evaluations, self.voice, self.told = evaluations, voice, told
+        self.effort, self.voice, self.told = effort, voice, told
 
     def work(self, item: Item) -> Outcome:
         from stemwise.commands.produce import produce
         from stemwise.outputs import MIX, Made
 
-        parameters: dict[str, Any] = {"evaluations": self.evaluations, "stems": list(self.wanted), **self.told}
+        parameters: dict[str, Any] = {**self.effort, "stems": list(self.wanted), **self.told}
         if self.one is not None:
             parameters |= {"stems": [self.one, f"no_{self.one}"]}
         made = Made("separate", self.model.name, {MIX: item.source}, 0, parameters)
@@ -153,8 +169,8 @@ class _Job:
                 source,
                 folder if direct else scratch,
                 encoding=how if direct else FLOAT_WAV,
-                evaluations=self.evaluations,
                 progress=progress,
+                **self.effort,
             )
         gain = report.gain_db
         if self.one is None:
