@@ -43,25 +43,22 @@ def place_filter(blocks: Iterator[np.ndarray], stems: int, codec: Lapped) -> Ite
         covariance = torch.stack([covariances(_spectra(chunk, codec)) for chunk in chunks]).sum(0)
         heard = covariance if heard is None else MEMORY * heard + covariance
         place = places(heard)
-        start = 0
-        for chunk in chunks:
+        for index, chunk in enumerate(chunks):
             spectra = _spectra(chunk, codec)
             mix = spectra.sum(1)
             better = filtered(spectra, mix, place)
             better = (better + (mix - better.sum(1))[:, None] / stems).real
             before = torch.zeros_like(better[..., :1, :]) if last is None else last
             last = better[..., -1:, :]
-            stop = start + chunk.shape[-1] - bins
-            wave = codec.decode(torch.cat([before, better], dim=-2))
-            signal[..., start:stop] = wave.transpose(0, 1).flatten(1, 2)[:, :channels]
-            yield ahead[:, max(start, kept.start) : min(stop, kept.stop)].copy()
-            start = stop
+            wave = codec.decode(torch.cat([before, better], dim=-2)).transpose(0, 1).flatten(1, 2)[:, :channels]
+            start = index * CHUNK * bins
+            yield wave.flatten(0, 1)[:, max(0, kept.start - start) : kept.stop - start].cpu().numpy()
 
 
 def _ahead(blocks: Iterator[np.ndarray], bins: int) -> Iterator[tuple[np.ndarray, slice]]:
     """Up to `AHEAD` frames of a song (row, (frames + 1) * bins) and which samples to keep; before and after it is silence.
 
-    The last `bins` samples come again at the start of the next, so they are to be left as they are.
+    A view, valid until the next is asked for, which starts with the last `bins` samples of this one.
     """
     size = (AHEAD + 1) * bins
     held = np.zeros((0, 0), np.float32)
