@@ -28,8 +28,9 @@ def panned(angles: list[float], frames: int = 40, bins: int = 48) -> Tensor:
 
 
 def filtered(stems: Tensor, mix: Tensor) -> Tensor:
-    """By the places that the stems themselves say."""
-    return spatial.filtered(stems, mix, places(covariances(stems)))
+    """By the places that the stems themselves say: the real part, and that of the mixture turned by a quarter."""
+    place = places(covariances(stems))
+    return torch.complex(*(spatial.filtered(stems, turn * mix, place) for turn in (1, -1j)))
 
 
 def quality(estimate: Tensor, truth: Tensor) -> float:

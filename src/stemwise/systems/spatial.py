@@ -47,7 +47,7 @@ def place_filter(blocks: Iterator[np.ndarray], stems: int, codec: Lapped) -> Ite
             spectra = _spectra(chunk, codec)
             mix = spectra.sum(1)
             better = filtered(spectra, mix, place)
-            better = (better + (mix - better.sum(1))[:, None] / stems).real
+            better = better + (mix.real - better.sum(1))[:, None] / stems
             before = torch.zeros_like(better[..., :1, :]) if last is None else last
             last = better[..., -1:, :]
             wave = codec.decode(torch.cat([before, better], dim=-2)).transpose(0, 1).flatten(1, 2)[:, :channels]
@@ -101,12 +101,12 @@ def places(covariance: Tensor) -> Tensor:
 
 def filtered(stems: Tensor, mix: Tensor, place: Tensor) -> Tensor:
     """Complex spectra (B, stem, 2, frame, bin) of the estimates, (B, 2, frame, bin) of their mixture, and the stems' `places`
-    -> better estimates.
+    -> the real part of better estimates.
 
     They sum to the mixture but for `LEFT_OVER`. Where all stems sit in one place, a soft mask of the mixture remains.
     """
     left_heard, right_heard = mix.permute(0, 3, 2, 1).unbind(-1)
-    power = stems.abs().square().mean(2).permute(0, 3, 1, 2)  # (B, bin, stem, frame)
+    power = (stems.real.square() + stems.imag.square()).sum(2).permute(0, 3, 1, 2)  # (B, bin, stem, frame)
     share = power.clamp_min(1e-20).pow(SOFT)
     share = share / share.sum(2, keepdim=True)
     # The mixture's covariance [[left, across], [across*, right]] and its inverse times the mixture, written out: a batched solve
@@ -116,10 +116,13 @@ def filtered(stems: Tensor, mix: Tensor, place: Tensor) -> Tensor:
     )
     left, right, real, imaginary = torch.matmul(entries, share).unbind(2)
     left, right, across = left + LEFT_OVER, right + LEFT_OVER, torch.complex(real, imaginary)
-    determinant = left * right - across.abs().square()
+    determinant = left * right - real.square() - imaginary.square()
     whitened = torch.stack(
-        [right * left_heard - across * right_heard, left * right_heard - across.conj() * left_heard], -1
+        [right * left_heard - across * right_heard, left * right_heard - across.conj() * left_heard], 2
     )
-    whitened = whitened / determinant[..., None]
-    answer = share[..., None] * torch.einsum("bfscd,bftd->bfstc", place, whitened)
-    return answer.permute(0, 2, 4, 3, 1)
+    whitened = whitened / determinant[:, :, None]
+    # Only the real part of place @ whitened is needed, so the matrices are real: (stem * 2, 4) @ (4, frame).
+    rows = torch.view_as_real(place.conj().resolve_conj()).flatten(4).flatten(2, 3)
+    columns = torch.view_as_real(whitened).transpose(-1, -2).flatten(2, 3)
+    answer = torch.matmul(rows, columns).unflatten(2, (-1, 2)) * share[:, :, :, None]
+    return answer.permute(0, 2, 3, 4, 1)
