@@ -12,7 +12,7 @@ from stemwise.query import Query
 from stemwise.stems import Audio
 from stemwise.systems import band as band_module
 from stemwise.systems import band_system
-from stemwise.systems.band import ABSENT, CLEAN, Band, BandConfig, draw_levels, loudness, rotate
+from stemwise.systems.band import ABSENT, CLEAN, Band, BandConfig, draw_levels, loudness, remixed, rotate
 from stemwise.systems.band_system import VIEWS, BandSystem, Context
 
 NET = BandNetConfig(patches=((64, 4), (64, 8)), widths=(8, 8), depths=(1, 1), attention_heads=2, embedding=16)
@@ -64,8 +64,25 @@ def test_no_noise_passes_where_a_stem_has_no_power() -> None:
         estimate = band.estimate(x, sigma)
     share = CONFIG.sigma_data**2 / (CONFIG.sigma_data**2 + 0.25)
     torch.testing.assert_close(estimate[:, 0, ..., :40], share * x[:, 0, ..., :40])
-    assert not estimate[:, 0, ..., 40:].any()
+    assert estimate[:, 0, ..., 40:].abs().amax() < 1e-6
     torch.testing.assert_close(estimate[:, 2], x[:, 2], atol=1e-3, rtol=1e-3)
+
+
+def test_noise_passes_as_far_as_the_network_expects_sound() -> None:
+    """Wiener's share at the power that it says, a factor of the usual."""
+    band = Band(CONFIG)
+    patches = [patch for _, patch in CONFIG.net.patches]
+    for linear, patch in zip(band.net.write.maps, patches, strict=True):
+        torch.nn.init.zeros_(linear.weight)
+        linear.bias.data.view(5, 2, band.net.OUTPUTS, patch)[1, 0, -1] = math.log(9)
+    sigma = torch.full((2, 6), 0.5)
+    sigma[:, -1] = ABSENT
+    x = state(band)
+    with torch.no_grad():
+        estimate = band.estimate(x, sigma)
+    power = CONFIG.sigma_data**2
+    torch.testing.assert_close(estimate[:, 1, 0], 9 * power / (9 * power + 0.25) * x[:, 1, 0])
+    torch.testing.assert_close(estimate[:, 1, 1], power / (power + 0.25) * x[:, 1, 1])
 
 
 def test_training_measures_the_power_of_every_stem_and_use_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,12 +130,23 @@ def test_training_covers_every_task() -> None:
     levels = draw_levels(4000, 5, torch.Generator().manual_seed(0))
     stems, mixture = levels[:, :5], levels[:, 5]
     separating = (mixture <= CLEAN).float().mean()
-    assert 0.7 < separating < 0.8
+    assert 0.65 < separating < 0.75
     assert sorted(mixture.unique().tolist()) == pytest.approx([CLEAN, ABSENT])
     assert ((stems > 1.01 * CLEAN).any(1)).all(), "every window asks for at least one stem"
     accompanying = ((stems < 1.01 * CLEAN).any(1) & (mixture == ABSENT)).float().mean()
-    assert accompanying > 0.1
-    assert (~(stems < 1.01 * CLEAN).any(1) & (mixture == ABSENT)).float().mean() > 0.1
+    assert accompanying > 0.15
+    assert (~(stems < 1.01 * CLEAN).any(1) & (mixture == ABSENT)).float().mean() > 0.05
+
+
+def test_only_separating_windows_are_remixed() -> None:
+    """Every stem of them stays its own stem; the others, which learn how stems fit, keep theirs."""
+    batch = torch.arange(60.0).view(12, 5, 1, 1).expand(-1, -1, 2, 4)
+    separating = torch.arange(12) < 8
+    mixed = remixed(batch, separating, torch.Generator().manual_seed(0))
+    assert torch.equal(mixed[8:], batch[8:])
+    assert torch.equal(mixed[..., 0, 0] % 5, batch[..., 0, 0] % 5)
+    moved = (mixed != batch)[:8].flatten(2).any(2).any(1).sum()
+    assert 1 <= moved < 8
 
 
 def test_mid_and_side_are_orthonormal() -> None:

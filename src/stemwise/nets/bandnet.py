@@ -1,8 +1,8 @@
 """A small U-Net over time x frequency: dense across frequency, attention over time, masks from mixture to stems.
 
 Convolutions work on (batch, frame, position, channel) tensors, where a *position* is a patch of neighbouring bins,
-narrow where notes live and wide above. Two paths lead to the output: masks times the mixture, which separation
-needs, and a free part, which generation needs.
+narrow where notes live and wide above. Three paths lead to the output: masks times the mixture, which separation
+needs; the power that is expected, by which noise passes; and a free part, which generation needs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BandNet(nn.Module):
     """Raw network of the band model: noisy slots, mixture features and noise levels in; free parts and masks out."""
 
     MIX_FEATURES = 8
-    OUTPUTS = 4
+    OUTPUTS = 5
 
     def __init__(self, config: BandNetConfig) -> None:
         super().__init__()
@@ -67,8 +67,8 @@ class BandNet(nn.Module):
         """Slots (B, slot * channel, frame, bin), mixture (B, MIX_FEATURES, frame, bin), levels (B, slot), logs of
         sigma.
 
-        Returns (B, stem, channel, OUTPUTS, frame, bin): free part, mask (real, imaginary) and mask of the other
-        channel. The number of frames must be a multiple of ``2 ** (levels - 1)``.
+        Returns (B, stem, channel, OUTPUTS, frame, bin): free part, mask (real, imaginary), mask of the other
+        channel, and log power relative to the usual. The number of frames must be a multiple of ``2 ** (levels - 1)``.
         """
         embedding = self.embed(levels)
         device = slots.device.type

@@ -111,8 +111,8 @@ class Band(nn.Module):
         """The network's own estimate of the stems (B, stem, 2, frame, bin), not yet closed.
 
         D = c_skip x + c_out (F + M mix / sigma_data), with the coefficients of Karras et al. (2022), equation 7, but that c_skip
-        knows each stem's `power`: where a bass has no treble, no noise passes. A slot at `ABSENT` is not read at all, so the
-        estimate there is the posterior mean.
+        is that of Wiener for a power of the network's own at every frame and bin, a factor of the stem's mean `power`: where it
+        expects no sound, no noise passes. A slot at `ABSENT` is not read at all, so the estimate there is the posterior mean.
         """
         sd = self.config.sigma_data
         level = sigma[:, :, None, None, None]
@@ -124,12 +124,13 @@ class Band(nn.Module):
         features = mixture_features(mix, quadrature) * mix_heard
         slots = (scaled * (1 + scaled.abs()).rsqrt()).flatten(1, 2)
         y = self.net(slots, features, sigma.clamp(CLEAN, ABSENT).log() / 4)
-        free, real, imaginary, other = y.unbind(3)
+        free, real, imaginary, other, log_power = y.unbind(3)
         seen, turned = ((z * (mix_heard / sd)).to(y.dtype)[:, None] for z in (mix, quadrature))
         masked = (real + 0.2) * seen + imaginary * turned + other * seen.flip(2)
         stem_level = level[:, :-1]
-        power = torch.where(stem_level > CLEAN, self.power[:, None, None].clamp_max(sd**2), sd**2)
-        c_skip = power / (stem_level**2 + power) * heard[:, :-1]
+        log_power = log_power + self.power.clamp(1e-8, sd**2).log()[:, None, None]
+        log_power = torch.where(stem_level > CLEAN, log_power, 2 * math.log(sd))
+        c_skip = torch.sigmoid(log_power - 2 * stem_level.log()) * heard[:, :-1]
         c_out = stem_level * sd * (stem_level**2 + sd**2).rsqrt()
         return c_skip * x[:, :-1] + c_out * (free + masked)
 
@@ -146,12 +147,14 @@ class Band(nn.Module):
         """Denoising loss of stems (B, stem, 2, time), time = (frames - 1) * bins, over random tasks and noise
         levels.
         """
+        sigma = draw_levels(batch.shape[0], batch.shape[1], generator).to(batch.device)
+        if self.training:
+            batch = remixed(batch, sigma[:, -1] <= CLEAN, generator)
         wave = batch / loudness(batch.sum(1)).clamp_min(1e-3)[:, None, None, None]
         clean = self.encode(wave)
         if self.training:
             self._measure(clean)
         clean = torch.cat([clean, clean.sum(1, keepdim=True)], dim=1)
-        sigma = draw_levels(clean.shape[0], clean.shape[1] - 1, generator).to(clean.device)
         level = sigma[:, :, None, None, None]
         noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
         wanted = (sigma > CLEAN)[:, :-1].float()
@@ -195,9 +198,21 @@ def mixture_features(mix: Tensor, quadrature: Tensor) -> Tensor:
     )
 
 
+def remixed(batch: Tensor, separating: Tensor, generator: torch.Generator) -> Tensor:
+    """Stems (B, stem, 2, time); in half of the `separating` windows (B,) each comes from another window of the batch.
+
+    Défossez et al. (2019), section 4. Where the mixture is not heard they stay together: there is to be learned how they fit.
+    """
+    order = torch.rand(batch.shape[:2], generator=generator, device=generator.device).argsort(0)
+    kept = torch.rand(batch.shape[0], generator=generator, device=generator.device) < 0.5
+    own = torch.arange(batch.shape[0], device=order.device)[:, None]
+    order = torch.where((kept.to(batch.device) | ~separating)[:, None], own.to(batch.device), order.to(batch.device))
+    return batch[order, torch.arange(batch.shape[1], device=batch.device)]
+
+
 def draw_levels(batch: int, stems: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (batch, stems + 1) of random tasks: 75 % separation, the rest generation, accompaniment and
-    hints.
+    """Noise levels (batch, stems + 1) of random tasks: 70 % separation, the rest generation, accompaniment and
+    hints. Accompaniment is trained at higher levels, where what to play is decided.
     """
 
     def uniform(*shape: int) -> Tensor:
@@ -205,14 +220,14 @@ def draw_levels(batch: int, stems: int, generator: torch.Generator) -> Tensor:
 
     task = uniform(batch, 1)
     spread = torch.randn(batch, 1, generator=generator, device=generator.device)
-    common = (spread * 1.4 - 0.6).exp().clamp(2 * CLEAN, 0.9 * ABSENT)
-    separating = task < 0.75
+    separating, accompanying = task < 0.70, task >= 0.76
+    common = (spread * 1.4 + torch.where(accompanying, 0.4, -0.6)).exp().clamp(2 * CLEAN, 0.9 * ABSENT)
     absent = uniform(batch, 1) < torch.where(separating, 0.9, 0.15)
     stem = torch.where(absent, ABSENT, common).expand(batch, stems)
     known = uniform(batch, stems) < uniform(batch, 1)
     all_known = known.all(1, keepdim=True)
     known = known & ~(all_known & (torch.arange(stems, device=known.device) == (uniform(batch, 1) * stems).long()))
-    with_hints = (task >= 0.70) & (task < 0.75) | (task >= 0.86)
+    with_hints = (task >= 0.65) & separating | accompanying
     stem = torch.where(with_hints & known, CLEAN, stem)
     mixture = torch.where(separating, CLEAN, ABSENT)
     return torch.cat([stem, mixture], dim=1)
