@@ -132,8 +132,8 @@ def main() -> None:
                 a.append(features(loud[name], model.rate))
                 b.append(features(sum(s for n, s in loud.items() if n != name), model.rate))
     for name, (a, b) in pairs.items():
-        for kind in ("chroma", "onset") if name in pitched else ("onset",):
-            if len(a) > 5:
+        if len(a) > 5:
+            for kind in ("chroma", "onset") if name in pitched else ("onset",):
                 test(f"generate: {name} with the rest", kind, [(a, b)])
     print(f"\nSilent results: {silent} of {asked} stems")
     print(

@@ -128,7 +128,7 @@ class Band(nn.Module):
         seen, turned = ((z * (mix_heard / sd)).to(y.dtype)[:, None] for z in (mix, quadrature))
         masked = (real + 0.2) * seen + imaginary * turned + other * seen.flip(2)
         stem_level = level[:, :-1]
-        log_power = log_power + self.power.clamp(1e-8, sd**2).log()[:, None, None]
+        log_power = log_power + self.power.clamp_max(sd**2).log()[:, None, None]
         log_power = torch.where(stem_level > CLEAN, log_power, 2 * math.log(sd))
         c_skip = torch.sigmoid(log_power - 2 * stem_level.log()) * heard[:, :-1]
         c_out = stem_level * sd * (stem_level**2 + sd**2).rsqrt()
@@ -147,9 +147,10 @@ class Band(nn.Module):
         """Denoising loss of stems (B, stem, 2, time), time = (frames - 1) * bins, over random tasks and noise
         levels.
         """
-        sigma = draw_levels(batch.shape[0], batch.shape[1], generator).to(batch.device)
+        sigma = draw_levels(batch.shape[0], batch.shape[1], generator)
         if self.training:
             batch = remixed(batch, sigma[:, -1] <= CLEAN, generator)
+        sigma = sigma.to(batch.device)
         wave = batch / loudness(batch.sum(1)).clamp_min(1e-3)[:, None, None, None]
         clean = self.encode(wave)
         if self.training:
@@ -205,9 +206,9 @@ def remixed(batch: Tensor, separating: Tensor, generator: torch.Generator) -> Te
     """
     order = torch.rand(batch.shape[:2], generator=generator, device=generator.device).argsort(0)
     kept = torch.rand(batch.shape[0], generator=generator, device=generator.device) < 0.5
-    own = torch.arange(batch.shape[0], device=order.device)[:, None]
-    order = torch.where((kept.to(batch.device) | ~separating)[:, None], own.to(batch.device), order.to(batch.device))
-    return batch[order, torch.arange(batch.shape[1], device=batch.device)]
+    own = torch.arange(batch.shape[0], device=generator.device)
+    order = torch.where((kept | ~separating)[:, None], own[:, None], order)
+    return batch[order, torch.arange(batch.shape[1])]
 
 
 def draw_levels(batch: int, stems: int, generator: torch.Generator) -> Tensor:
