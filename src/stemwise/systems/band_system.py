@@ -51,10 +51,10 @@ class BandSystem:
 
     def _at_precision(self, denoise: Denoiser) -> Denoiser:
         def evaluate(x: Tensor, sigma: Tensor, /) -> Tensor:
-            with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            with torch.autocast(x.device.type, self.precision):
                 return denoise(x, sigma)
 
-        return evaluate
+        return denoise if self.precision == torch.float32 else evaluate
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,11 +144,11 @@ class BandSystem:
         the known stems.
         """
         prior, names = self.prior, self.names
-        window = prior.window
+        window, device = prior.window, prior.power.device
         free = [i for i, name in enumerate(names) if name in wanted]
         order = [list(wanted).index(names[i]) for i in free]
         shape = (1, len(free), 2, prior.codec.frames(window), prior.config.bins)
-        nothing = absent(torch.zeros(shape[:1] + shape[2:]), ABSENT)
+        nothing = absent(torch.zeros(shape[:1] + shape[2:], device=device), ABSENT)
         rest = {i: nothing for i in range(len(names) + 1) if i not in free}
         heard = {
             names.index(name): clean(prior.encode(signal / context.scale)[None], CLEAN)
@@ -162,8 +162,8 @@ class BandSystem:
             denoiser = self.guide(denoiser, context, lambda state: prior.decode(state) * context.scale)
         constraint: Constraint = Free(shape)
         if context.fixed:
-            constraint = self._fixed(free, context, shape)
-        noise = seeded(seed)
+            constraint = self._fixed(free, context, torch.zeros(shape, device=device))
+        noise = seeded(seed, device)
         sigmas = karras(steps, 0.01, 0.99 * ABSENT, 5.0)
         # A force falls with sigma^2, so a multistep rule, which subtracts a share of the estimate before, would turn its sign.
         step = dpmpp_2m if self.guide is None else euler
@@ -171,8 +171,8 @@ class BandSystem:
         made = prior.decode(x)[0] * context.scale
         return made[[order.index(i) for i in range(len(order))]]
 
-    def _fixed(self, free: Sequence[int], context: Context, shape: tuple[int, ...]) -> Known:
-        values, mask = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    def _fixed(self, free: Sequence[int], context: Context, values: Tensor) -> Known:
+        mask = torch.zeros_like(values, dtype=torch.bool)
         bins = self.prior.config.bins
         for row, index in enumerate(free):
             if self.names[index] in context.fixed:
