@@ -188,7 +188,22 @@ def test_run_folder_of_other_settings_is_refused(songs: Path, tmp_path: Path) ->
     train(load_recipe(path), accelerator="cpu", notice=lambda _: None)
     with pytest.raises(RecipeError, match=r"model\.config\.inner\.width was 4, now 5.*another folder"):
         train(load_recipe(path, ["model.config.inner.width=5"]), accelerator="cpu", notice=lambda _: None)
+    with pytest.raises(RecipeError, match=r"optim\.muon was \['second'\], now \[\].*another folder"):
+        train(load_recipe(path, ["optim.muon=[]"]), accelerator="cpu", notice=lambda _: None)
+    again = train(load_recipe(path), accelerator="cpu", notice=lambda _: None)
+    assert (again.step, again.loss) == (8, None), "there is nothing left to do"
     assert train(load_recipe(path, ["train.steps=9"]), accelerator="cpu", notice=lambda _: None).step == 9
+
+
+def test_a_resumed_run_takes_the_settings_of_the_recipe(songs: Path, tmp_path: Path) -> None:
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run", steps=8)
+    train(load_recipe(path), accelerator="cpu", notice=lambda _: None)
+    changed = ["train.steps=16", "optim.weight_decay=0.3", "optim.betas=[0.5, 0.6]"]
+    train(load_recipe(path, changed), accelerator="cpu", notice=lambda _: None)
+    state = runs.newest_state(tmp_path / "run")
+    assert state is not None and state["step"] == 16
+    muon, adam = (stored["param_groups"][0] for stored in state["optimizers"])
+    assert (muon["weight_decay"], adam["weight_decay"], adam["betas"]) == (0.3, 0.3, (0.5, 0.6))
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(songs: Path, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def open_run(recipe: Recipe) -> None:
         now = recipe.model_dump(mode="json")
         places = [place for key in _FIXED for place in differences(before[key], now[key], key)]
         places = [place for place in places if not place.startswith(("model.init", "model.parts"))]
+        places += differences(before["optim"]["muon"], now["optim"]["muon"], "optim.muon")
         if places:
             raise RecipeError(
                 f"{run} holds a run with other settings: {'; '.join(places)}. "

@@ -54,11 +54,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: `interrupted` by a signal (a checkpoint is there), or done."""
+    """How a training ended: `interrupted` by a signal (a checkpoint is there), or done; `loss` of the last step, None
+    where there was none left to do.
+    """
 
     run: Path
     step: int
-    loss: float
+    loss: float | None
     best: float | None
     interrupted: bool
 
@@ -118,12 +120,13 @@ class _Loop:
                 checkpoint.load_weights(self.module.get_submodule(part), folder)
             getattr(self.module, "begin", lambda: None)()
         made = optimizers(self.module, recipe.optim)
-        # Rates are the recipe's, also where the stored state brings others.
-        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in made]
-        if state is not None:
-            for optimizer, stored in zip(made, state["optimizers"], strict=True):
-                optimizer.load_state_dict(stored)
+        settings = [[_settings(group) for group in optimizer.param_groups] for optimizer in made]
+        self.rates = [[group["lr"] for group in groups] for groups in settings]
         self.wrapped, *self.optimizers = fabric.setup(self.module, *made)
+        for optimizer, stored, groups in zip(made, state["optimizers"] if state else (), settings):
+            optimizer.load_state_dict(stored)  # after the setup, which moves parameters, but no state, to the device
+            for group, setting in zip(optimizer.param_groups, groups):
+                group.update(setting)  # the recipe's, also where the stored state brings others
         self.wrapped.mark_forward_method("loss")
         self.ema = Ema(self.module, recipe.train.ema)
         self.done = 0
@@ -176,7 +179,8 @@ class _Loop:
                     progress(Progress(self.done, plan.steps, self.loss, speed, self.validation, self.best))
                 if interrupted:
                     break
-        return Outcome(self.recipe.run, self.done, self.loss, self.best, self.done < plan.steps)
+        loss = self.loss if self.done > first else None
+        return Outcome(self.recipe.run, self.done, loss, self.best, self.done < plan.steps)
 
     def _batches(self) -> Iterator[Any]:
         data, plan, fabric = self.recipe.data, self.recipe.train, self.fabric
@@ -297,6 +301,10 @@ class _Loop:
             f"step {self.done + 1}: {what}; {left}. "
             "Lower optim.lr or optim.clip, raise optim.warmup, or set train.precision=32"
         )
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
 
 
 def _seed(*key: int) -> int:

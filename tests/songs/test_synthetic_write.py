@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import soundfile
 import torch
 
 from stemwise.coherence.features import HarmonicPercussivePitch
+from stemwise.errors import SongError
 from stemwise.songs import Song
 from stemwise.songs.folder import song
 from stemwise.songs.splits import split_of
@@ -42,7 +44,7 @@ def test_a_song_folder_holds_its_sounding_stems_and_a_description(tmp_path: Path
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_finished_songs_are_skipped_and_unfinished_ones_redone(tmp_path: Path) -> None:
+def test_finished_songs_are_skipped_and_missing_ones_made(tmp_path: Path) -> None:
     def write_two() -> None:
         list(write_songs(tmp_path, [1, 2], fonts="builtin", rate=RATE, seconds=3))
 
@@ -50,10 +52,18 @@ def test_finished_songs_are_skipped_and_unfinished_ones_redone(tmp_path: Path) -
     first, second = tmp_path / "song-000001", tmp_path / "song-000002"
     stamp = (first / "song.json").stat().st_mtime_ns
     kept = {p.name: p.read_bytes() for p in second.iterdir()}
-    (second / "song.json").unlink()
+    shutil.rmtree(second)
     write_two()
     assert (first / "song.json").stat().st_mtime_ns == stamp
     assert {p.name: p.read_bytes() for p in second.iterdir()} == kept
+
+
+def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "song-000001").mkdir()
+    (tmp_path / "song-000001" / "take.wav").write_bytes(b"mine")
+    with pytest.raises(SongError, match="not a song of the composer"):
+        list(write_songs(tmp_path, [1], fonts="builtin", rate=RATE, seconds=2))
+    assert (tmp_path / "song-000001" / "take.wav").read_bytes() == b"mine"
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,10 +62,9 @@ def train(
     if outcome.interrupted:
         voice.say(f"stopped at step {outcome.step}; the same command continues")
     else:
+        loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
         best = "" if outcome.best is None else f", best validation {outcome.best:.4f}"
-        voice.say(
-            f"done: {outcome.step} steps, loss {outcome.loss:.4f}{best}; next: stemwise export {outcome.run} FOLDER"
-        )
+        voice.say(f"done: {outcome.step} steps{loss}{best}; next: stemwise export {outcome.run} FOLDER")
     voice.hand_over(
         {
             "format": 1,

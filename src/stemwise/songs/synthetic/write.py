@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import soundfile
 
-from stemwise.errors import ModelError
+from stemwise.errors import ModelError, SongError
 from stemwise.extras import needed
 from stemwise.songs.synthetic.compose import COMPOSER, compose
 from stemwise.songs.synthetic.fonts import fonts as installed
@@ -60,7 +60,7 @@ def write_songs(
     `song-<seed><+semitones>`, which `song.json` calls a version of one `work`: `stemwise.songs.pairs` makes use of it.
     A folder holds `<stem>.wav` for every stem that sounds, `song.mid` and `song.json`. It is written beside its place
     and renamed when complete, so a run may be stopped at any moment and started again. Raises SongError where the
-    fonts are not installed, OSError where the folder cannot be written.
+    fonts are not installed or a folder holds something else, OSError where the folder cannot be written.
     """
     sounds = palette(fonts, log=log)
     root = Path(out)
@@ -70,6 +70,10 @@ def write_songs(
         for moved in (0,) if keys == 1 else key_shifts(seed, keys):
             folder = root / (work if keys == 1 else f"{work}{moved:+d}")
             if not (folder / "song.json").is_file():
+                if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+                    raise SongError(
+                        f"{folder}: is there, but is not a song of the composer. Move it, or write elsewhere."
+                    )
                 piece = compose(seed, seconds=seconds).transposed(moved)
                 about = {} if keys == 1 else {"work": work, "transposed": moved, "unpitched": ["drums"]}
                 _write(folder, piece, render(piece, sounds, rate=rate), {"fonts": fonts, **about}, subtype)
@@ -107,9 +111,8 @@ def _write(folder: Path, piece: Piece, song: Rendered, about: Mapping[str, objec
         write_midi(piece, partial / "song.mid")
         text = json.dumps({**describe(piece, song), **about}, indent=1)
         (partial / "song.json").write_text(text + "\n", encoding="utf-8")
-        if folder.exists():  # an incomplete folder from elsewhere
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        if not (folder / "song.json").is_file():  # else another process was faster
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
