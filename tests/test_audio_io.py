@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -459,6 +461,26 @@ def test_a_folder_appears_only_when_complete(tmp_path: Path) -> None:
         assert not target.exists()
     assert [p.name for p in target.iterdir()] == ["bass.wav"]
     assert hidden_files(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are asked for by number")
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = platform.node()
+    for process in (dead.pid, os.getppid()):
+        (tmp_path / f".song.partial-{host}-{process}").mkdir()
+    with output_folder(tmp_path / "song") as folder:
+        (folder / "x").touch()
+    assert sorted(os.listdir(tmp_path)) == [f".song.partial-{host}-{os.getppid()}", "song"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+@pytest.mark.parametrize("ending", ["wav", "flac", "mp3"])
+def test_a_name_that_is_no_text(tmp_path: Path, ending: str) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    write_audio(folder / f"take.{ending}", noise(1, 2000), 44100, encoding(ending))
+    assert read_audio(folder / f"take.{ending}")[0].shape == (1, 2000)
 
 
 def test_a_failed_folder_vanishes_and_the_old_one_stays(tmp_path: Path) -> None:

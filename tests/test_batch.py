@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stemwise.batch import Item, Outcome, find, work_through
-from stemwise.errors import AudioFileError, Cancelled, ModelError
+from stemwise.errors import AudioFileError, Cancelled, ModelError, QueryError
 
 STEMS = ("bass", "drums")
 
@@ -78,6 +79,34 @@ def test_no_two_outputs_meet(files: list[tuple[str, str, str]]) -> None:
     assert len(set(folded)) == len(folded) == len(set(files))
 
 
+def test_parents_never_become_part_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "song.wav", "album/song.wav", "album/disc/x.wav")
+    monkeypatch.chdir(tmp_path / "album" / "disc")
+    assert not [track for track in tracks("../../song.wav", "../song.wav").values() if ".." in track]
+
+
+def test_output_is_no_input_of_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "song.wav", "separated/band/song/bass.wav", "separated/band/song/drums.wav")
+    monkeypatch.chdir(tmp_path)
+    assert [item.track for item in find(["."], STEMS, apart=Path("separated"))] == ["song"]
+    assert [item.track for item in find(["separated"], STEMS, apart=Path("separated"))] == ["band/song"]
+
+
+def test_a_folder_that_cannot_be_read_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "a.wav", "locked/b.wav", "open/c.wav")
+    read = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return read(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    items = find([str(tmp_path)], STEMS)
+    assert [item.track for item in items] == ["a", "locked", "open/c"]
+    assert "locked: Permission denied" in str(items[1].problem)
+
+
 def test_missing_inputs_fail_when_their_turn_comes(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     items = find([str(tmp_path / "no*.wav"), str(tmp_path / "empty")], STEMS)
@@ -91,6 +120,7 @@ def test_missing_inputs_fail_when_their_turn_comes(tmp_path: Path) -> None:
     ("error", "said"),
     [
         (AudioFileError("b.wav: broken. Mend it."), "b.wav: broken. Mend it."),
+        (QueryError("the span lies beyond its end"), "the span lies beyond its end"),
         (OSError(28, "No space left on device", "out/b"), "out/b: No space left"),
         (MemoryError(), "b.wav: not enough memory"),
         (ZeroDivisionError("oops"), "b.wav: an error that should not happen (ZeroDivisionError: oops)"),
@@ -109,7 +139,9 @@ def test_one_bad_input_stops_no_other(error: Exception, said: str) -> None:
     assert heard == outcomes
 
 
-@pytest.mark.parametrize("error", [ModelError("no model"), Cancelled("stop"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [ModelError("no model"), QueryError("of one"), Cancelled("stop"), KeyboardInterrupt()]
+)
 def test_what_concerns_all_inputs_is_raised(error: BaseException) -> None:
     def work(item: Item) -> Outcome:
         raise error

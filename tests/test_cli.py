@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ from typer.testing import CliRunner
 
 from stemwise import cli
 from stemwise.audio_io import read_audio, write_audio
+from stemwise.checkpoint import load_model, save_model
+from stemwise.codecs.melvae import MelVae
 from stemwise.commands.console import Voice
 from tiny_band import RATE, music, write_tiny_band
+from tiny_msgld import CODEC
 
 STEMS = ("bass", "drums", "guitar", "piano", "other")
 Run = Callable[..., Any]
@@ -212,6 +216,18 @@ def test_skipping_never_passes_another_result_off_as_this_one(run: Run, here: Pa
     assert "without a manifest" in run("separate", "song.wav", "--skip-existing", code=1).stderr
 
 
+def test_skipping_tells_weights_apart_and_misses_lost_files(run: Run, here: Path, model: Path) -> None:
+    """The best weights of a training are called as its run, whatever they are."""
+    other = save_model(here / "b/run/best", type(load_model(model))(load_model(model).config))
+    shutil.copytree(model, here / "a/run/best")
+    run("separate", "song.wav", "-n", "a/run/best", with_model=False)
+    again = ("separate", "song.wav", "--skip-existing", "-n")
+    assert "skipped" in run(*again, "a/run/best", with_model=False).stdout
+    assert "weights differ" in run(*again, str(other), code=1, with_model=False).stderr
+    (here / "separated/run/song/bass.wav").write_bytes(b"")
+    assert "bass.wav: missing or empty" in run(*again, "a/run/best", code=1, with_model=False).stderr
+
+
 @pytest.mark.parametrize("words", [("separate", "song.wav"), ("generate", "--seconds", "0.8", "--steps", "2")])
 def test_ctrl_c_leaves_nothing_partial(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, words: Any) -> None:
     @contextmanager
@@ -334,6 +350,44 @@ def test_full_disk_leaves_nothing(here: Path, model: Path) -> None:
 def test_contradictory_requests(run: Run, here: Path, words: tuple[str, ...], said: str) -> None:
     assert said in run(*words, code=2).stderr
     assert tree(here) == ["song.wav"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("separate", "song.wav", "--filename", "{track}/{stem}.{ext"), "expected '}'"),
+        (("generate", "--seconds", "0.5", "--steps", "1", "--name", "../x"), "leads out of the output folder"),
+    ],
+)
+def test_names_that_cannot_be(run: Run, here: Path, words: tuple[str, ...], said: str) -> None:
+    assert said in run(*words, code=2).stderr
+    assert tree(here) == ["song.wav"]
+
+
+def test_a_span_beyond_one_song_costs_no_other(run: Run, here: Path) -> None:
+    write_audio("long.wav", music(1.5), RATE)
+    result = run("edit", "song.wav", "long.wav", "--remove", "bass", "--span", "1.1:1.2", code=1)
+    assert "does not lie in the 1.00 s" in result.stderr
+    assert [p.name for p in (here / "edited/tiny").iterdir()] == ["long-remove-bass-1.1-1.2"]
+
+
+def test_an_edit_never_loses_an_instrument(run: Run, here: Path) -> None:
+    for name in ("mix", "vocals", "bass"):
+        write_audio(f"album/{name}.wav", music(0.5), RATE)
+    assert "vocals.wav is not a stem that the model tiny has" in run("edit", "album", "--remove", "bass", code=1).stderr
+    run("edit", "album/mix.wav", "--remove", "bass")
+
+
+def test_a_place_that_cannot_be_written_is_named(run: Run, here: Path) -> None:
+    (here / "file").write_text("")
+    songs = ("songs", "make", "file/songs", "--count", "1", "--seconds", "5", "--fonts", "builtin")
+    assert "file/songs: Not a directory. Check the path" in run(*songs, code=1, with_model=False).stderr
+
+
+def test_info_of_a_part_of_a_model(run: Run, here: Path) -> None:
+    save_model(here / "codec", MelVae(CODEC))
+    shown = run("info", "codec", with_model=False).stdout
+    assert "melvae" in shown and "channels" not in shown
 
 
 def test_unknown_model_lists_what_there_is(run: Run) -> None:

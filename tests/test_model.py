@@ -100,6 +100,10 @@ def test_edits_of_given_stems_leave_the_others_bit_for_bit(model: Model) -> None
         (lambda m: m.generate(1, steps=0), "steps is 0"),
         (lambda m: m.accompany({"bass": music(1.0)}, ["bass"], rate=RATE), "both given and wanted"),
         (lambda m: m.accompany({}, ["bass"]), "nothing was given"),
+        (
+            lambda m: m.accompany({"bass": music(1.0), "drums": music(1.0, channels=4)}, ["piano"], rate=RATE),
+            "differ in channels",
+        ),
         (lambda m: m.accompany({"vocals": music(1.0)}, ["bass"], rate=RATE), "no stem named 'vocals'"),
         (lambda m: m.edit(music(1.0), rate=RATE), "exactly one of"),
         (lambda m: m.edit(music(1.0), rate=RATE, remove=["bass"], extract=["drums"]), "exactly one of"),
@@ -109,6 +113,18 @@ def test_edits_of_given_stems_leave_the_others_bit_for_bit(model: Model) -> None
 def test_contradictory_questions_are_refused(model: Model, ask, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(QueryError, match=message):
         ask(model)
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 48000])
+def test_a_span_is_filled_to_its_end_at_any_rate(model: Model, rate: int) -> None:
+    made = model.edit(music(3.0, rate=rate), rate=rate, span=(1.0, 2.0), steps=2)
+    assert made.names[0] == "bass'"
+    blocks = made.mix()[0, 0, rate : 2 * rate].unfold(0, rate // 20, rate // 20)
+    assert blocks.abs().amax(1).min() > 1e-6
+
+
+def test_a_seed_of_any_size(model: Model) -> None:
+    assert model.generate(0.5, stems=["bass"], seed=20250101120000, steps=1).data.isfinite().all()
 
 
 def test_an_edit_can_be_cancelled_while_the_mix_is_separated(model: Model) -> None:

@@ -41,19 +41,25 @@ class Outcome:
     trace: str | None = None
 
 
-def find(inputs: Sequence[str], stems: Collection[str], suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Item]:
+def find(
+    inputs: Sequence[str],
+    stems: Collection[str],
+    suffixes: Collection[str] = AUDIO_SUFFIXES,
+    apart: Path | None = None,
+) -> list[Item]:
     """The items behind files, folders and glob patterns, in the order given, each with a track name of its own.
 
     A folder of stems (see `outputs.is_stem_folder`; `stems` are the known names) is one item; in other folders every
-    file below with one of the `suffixes` counts, and its sub-folders stay part of the track name. Nothing raises here: a
-    missing file is an item that fails when its turn comes.
+    file below with one of the `suffixes` counts, and its sub-folders stay part of the track name; but not what lies in the
+    folder `apart`, where the output goes. Nothing raises here: a missing file is an item that fails when its turn comes.
     """
+    aside = None if apart is None else os.path.realpath(apart)
     items: list[Item] = []
     for given in inputs:
         path = Path(given)
         if not path.exists() and glob.has_magic(given):
             matches = sorted(glob.glob(given, recursive=True))
-            items += [item for match in matches for item in _expand(Path(match), stems, suffixes)]
+            items += [item for match in matches for item in _expand(Path(match), stems, suffixes, aside)]
             if not matches:
                 items.append(
                     Item(
@@ -61,7 +67,7 @@ def find(inputs: Sequence[str], stems: Collection[str], suffixes: Collection[str
                     )
                 )
         else:
-            items += _expand(path, stems, suffixes)
+            items += _expand(path, stems, suffixes, aside)
     unique = {os.path.realpath(item.source): item for item in reversed(items)}
     return _name_apart(list(reversed(unique.values())))
 
@@ -71,7 +77,7 @@ def work_through(
 ) -> list[Outcome]:
     """Do `work` on each item. A bad input becomes a failed outcome and the next one follows; `notice` hears of each.
 
-    What would fail for every input alike is raised: ModelError, QueryError and Cancelled.
+    What would fail for every input alike is raised: ModelError and Cancelled; and QueryError, where there is only one.
     """
     outcomes: list[Outcome] = []
     for item in items:
@@ -79,9 +85,11 @@ def work_through(
             if item.problem is not None:
                 raise AudioFileError(item.problem)
             outcome = work(item)
-        except (ModelError, QueryError, Cancelled):
+        except (ModelError, Cancelled):
             raise
         except Exception as error:  # whatever is wrong with one input must not cost the others
+            if isinstance(error, QueryError) and len(items) == 1:
+                raise
             outcome = Outcome(item, "failed", message=explain(error, item.source), trace=traceback.format_exc())
         outcomes.append(outcome)
         notice(outcome)
@@ -103,7 +111,7 @@ def explain(error: BaseException, source: Path) -> str:
     )
 
 
-def _expand(path: Path, stems: Collection[str], suffixes: Collection[str]) -> Iterator[Item]:
+def _expand(path: Path, stems: Collection[str], suffixes: Collection[str], aside: str | None) -> Iterator[Item]:
     if not path.is_dir():
         yield Item(path, path.stem or path.name)
         return
@@ -111,26 +119,33 @@ def _expand(path: Path, stems: Collection[str], suffixes: Collection[str]) -> It
         if is_stem_folder(path, stems):
             yield Item(path, path.resolve().name)
             return
-        found = list(_below(path, path, stems, suffixes))
     except OSError as error:
         yield Item(path, path.name, explain(error, path))
         return
+    found = list(_below(path, path, stems, suffixes, aside))
     if not found:
         endings = ", ".join(sorted(suffixes))
         yield Item(path, path.name, f"{path}: no audio files in this folder. Looked for names ending in {endings}.")
     yield from found
 
 
-def _below(folder: Path, root: Path, stems: Collection[str], suffixes: Collection[str]) -> Iterator[Item]:
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
+def _below(
+    folder: Path, root: Path, stems: Collection[str], suffixes: Collection[str], aside: str | None
+) -> Iterator[Item]:
+    label = folder.relative_to(root)
+    try:
+        entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+        if folder != root and is_stem_folder(folder, stems):
+            yield Item(folder, label.as_posix())
+            return
+    except OSError as error:
+        yield Item(folder, label.as_posix(), explain(error, folder))
+        return
+    for entry in entries:
         label = entry.relative_to(root)
         if entry.is_dir():
-            if is_stem_folder(entry, stems):
-                yield Item(entry, label.as_posix())
-            else:
-                yield from _below(entry, root, stems, suffixes)
+            if aside is None or os.path.realpath(entry) != aside:
+                yield from _below(entry, root, stems, suffixes, aside)
         elif entry.suffix.lower() in suffixes:
             yield Item(entry, label.with_suffix("").as_posix())
 
@@ -154,7 +169,7 @@ def _track(item: Item, level: int, index: int) -> str:
     """Level 0: the plain name; 1: with its ending; 2, 3, ...: in one, two, ... of its parent folders; then numbered."""
     ending = "" if item.source.is_dir() else item.source.suffix.lstrip(".").lower()
     name = f"{item.track}_{ending}" if level and ending else item.track
-    parents = item.source.absolute().parts[1:-1]
+    parents = Path(os.path.abspath(item.source)).parts[1:-1]
     depth = max(0, level - 1)
     number = f"_{index + 1}" if depth > len(parents) else ""
     return "/".join([*parents[len(parents) - min(depth, len(parents)) :], name]) + number

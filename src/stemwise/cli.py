@@ -55,6 +55,12 @@ class Program(TyperGroup):
             raise _exit(3, str(error)) from error
         except errors.StemwiseError as error:
             raise _exit(1, str(error)) from error
+        except BrokenPipeError:  # whoever reads has gone
+            raise
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            said = "Check the path, the access rights and the space on the disk."
+            raise _exit(1, f"{place}{error.strerror or error}. {said}") from error
         except ModuleNotFoundError as error:
             extra = EXTRAS.get((error.name or "").split(".")[0])
             if extra is None:

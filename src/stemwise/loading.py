@@ -56,7 +56,7 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     asked = {wish: value for wish, value in wishes.items() if value is not None}
     if asked:
         system = _wished(system, asked, str(name))
-    return Model(str(name) if folder.parent == BUNDLED else folder.name, system, place, folder, facts)
+    return Model(name_of(folder), system, place, folder, facts)
 
 
 def is_pipeline(folder: Path) -> bool:
@@ -148,8 +148,7 @@ def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:
         )
     place = torch.device(pick_device(device))
     assigner = module.to(place).eval().requires_grad_(False)
-    label = str(name) if folder.parent == BUNDLED else folder.name
-    return NoteModel(label, assigner, place, folder, dict(read_info(folder).metadata))
+    return NoteModel(name_of(folder), assigner, place, folder, dict(read_info(folder).metadata))
 
 
 def load_coherence(name: str | Path = "cocola", device: str = "auto") -> Cocola:
@@ -188,6 +187,12 @@ def folder_of(name: str | Path) -> Path:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
     return folder
+
+
+def name_of(folder: Path) -> str:
+    """What a model is called: as its folder; the best weights of a training as the folder of its run."""
+    place = folder.resolve()
+    return (place.parent if place.name == "best" else place).name
 
 
 def pick_device(device: str) -> str:

@@ -217,6 +217,10 @@ class Model:
         if not heard:
             raise QueryError("nothing was given to accompany; give at least one stem, or use generate")
         signals, at = together({name: read_signal(source, rate) for name, source in given.items()})
+        counts = {name: signal.shape[0] for name, signal in signals.items() if signal.shape[0] > 1}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise QueryError(f"the given stems differ in channels ({said}); make them alike, or mono")
         parts = {frozenset({name}): Audio.of({name: torch.from_numpy(signal)}, at) for name, signal in signals.items()}
         self._ask(parts, wanted)
         context = {name: channels_at(signal, at, self.rate, self.channels) for name, signal in signals.items()}
@@ -294,9 +298,8 @@ class Model:
             resampled_frames(last - start, stems.rate, self.rate),
         )
         scale = max(float(sum(at_model.values()).square().mean().sqrt()), 1e-3)  # type: ignore[union-attr]
-        made = self._sample(
-            chosen, context, 0 if context else end - start, scale, run, {n: at_model[n] for n in chosen}, edge
-        )
+        frames = 0 if context else resampled_frames(end - start, stems.rate, self.rate)
+        made = self._sample(chosen, context, frames, scale, run, {n: at_model[n] for n in chosen}, edge)
         new = stereo_back(made, self.rate, stems.rate, end - start, old.shape[1])
         data = old.clone()
         names = list(stems.names)
@@ -347,7 +350,7 @@ class Model:
                     fixed[name] = (signal.to(self.device), where.to(self.device))
             heard = {name: cut(signal, start, self.window).to(self.device) for name, signal in context.items()}
             window = self.system.sample(
-                wanted, Context(heard, fixed, scale), seed=run.seed * 1_000_003 + index, steps=run.steps
+                wanted, Context(heard, fixed, scale), seed=(run.seed * 1_000_003 + index) % 2**63, steps=run.steps
             ).cpu()
             run.tell(min(total, start + self.window) / self.rate, total / self.rate)
             return window

@@ -67,12 +67,15 @@ class Made:
 
 @dataclass(frozen=True)
 class StemFolder:
-    """A folder of stems on disk: file of each stem, file of their mix where there is one, and the manifest if any."""
+    """A folder of stems on disk: file of each stem, file of their mix where there is one, and the manifest if any; or where
+    there is none, the audio files that nobody knows.
+    """
 
     folder: Path
     stems: Mapping[str, Path]
     mix: Path | None
     manifest: Mapping[str, Any] | None
+    unknown: Sequence[Path] = ()
 
 
 def write_stems(
@@ -139,7 +142,7 @@ def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = 
         "parameters": dict(made.parameters),
         **made.facts,
     }
-    (folder / MANIFEST).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _put(document, folder)
     return document
 
 
@@ -160,7 +163,7 @@ def finish_files(folder: Path, made: Made, stems: Mapping[str, Mapping[str, Any]
         "parameters": dict(made.parameters),
         **made.facts,
     }
-    (folder / MANIFEST).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _put(document, folder)
     return document
 
 
@@ -224,7 +227,8 @@ def read_folder(folder: Path, known: Collection[str]) -> StemFolder:
             f"{folder}: no stems in this folder. Expected a {MANIFEST}, or files named after stems "
             f"({', '.join(f'{name}.wav' for name in known)}) or mix.wav."
         )
-    return StemFolder(folder, stems, mix, None)
+    unknown = [file for name, file in audio.items() if name not in stems and name not in MIX_NAMES]
+    return StemFolder(folder, stems, mix, None, unknown)
 
 
 def is_stem_folder(folder: Path, known: Collection[str]) -> bool:
@@ -274,10 +278,22 @@ def put_mixture(found: StemFolder, scratch: Path) -> Path:
     return write_sums(scratch.parent, {scratch.stem: list(found.stems.values())}).paths[scratch.stem]
 
 
+def weights_digest(folder: Path) -> str:
+    """What tells the weights in a model folder from others: 16 hex digits."""
+    weights = sorted(folder.rglob("*.safetensors"))
+    return hashlib.sha256("".join(sha256(file) for file in weights).encode()).hexdigest()[:16]
+
+
 def sha256(file: Path) -> str:
     """The hex digest of a file's bytes."""
     with open(file, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _put(document: Mapping[str, Any], folder: Path) -> None:
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    # Names of files may hold bytes that are no text; what replaces them is how JSON writes such characters.
+    (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _measure(file: Path, folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from stemwise.audio_io.folders import native_name
 from stemwise.audio_io.views import JoinedFile
 
 _TOTAL = 21  # offset of the byte whose low half begins the 36-bit number of samples, after the marker "fLaC"
@@ -32,7 +33,7 @@ def counted_view(path: Path) -> JoinedFile | None:
 def decodable_frames(path: Path) -> int:
     """How many frames can be decoded before the stream ends or breaks."""
     count = 0
-    with soundfile.SoundFile(str(path)) as file:
+    with soundfile.SoundFile(native_name(path)) as file:
         # a failing read still fills what it decoded: a sentinel tells how much that is
         block = np.empty((4_096, file.channels), np.float32)
         while True:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +25,8 @@ class Existing(Enum):
 def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> Iterator[Path]:
     """Give a hidden sibling folder to write into; on success it becomes ``target``, on any failure it vanishes.
 
-    With ``Existing.OVERWRITE`` the old folder is replaced as a whole, and only once the new one is complete.
+    With ``Existing.OVERWRITE`` the old folder is replaced as a whole, and only once the new one is complete. What a process
+    that was killed has left of the same folder is removed.
 
     Raises:
         AudioFileError: ``target`` exists (and holds something), or its parent cannot be written.
@@ -31,11 +34,13 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
     target = Path(os.path.abspath(target))
     if existing is Existing.REFUSE:
         refuse_existing(target)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    hidden = f".{target.name}.partial-{platform.node()}-"
+    partial = target.with_name(f"{hidden}{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if partial.exists():
-            shutil.rmtree(partial)
+        for left in target.parent.glob(f"{glob.escape(hidden)}*"):
+            if left == partial or not _runs(left.name.removeprefix(hidden)):
+                shutil.rmtree(left)
         partial.mkdir()
     except OSError as error:
         raise AudioFileError(
@@ -51,6 +56,24 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
         if isinstance(error, AudioFileError):  # name the folder that was asked for, not the hidden one
             raise AudioFileError(str(error).replace(str(partial), str(target))) from error
         raise
+
+
+def native_name(path: Path) -> bytes | str:
+    """A path for libsndfile: as bytes, because names in old archives may be bytes that are no text; Windows knows only text."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
+def _runs(process: str) -> bool:
+    """Whether a process of this machine is alive; where that cannot be asked, it is."""
+    if os.name != "posix" or not process.isdigit():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def refuse_existing(target: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 
 from stemwise.audio_io.flac import UNKNOWN_FRAMES, counted_view, decodable_frames
+from stemwise.audio_io.folders import native_name
 from stemwise.audio_io.mpeg import corrected_view
 from stemwise.errors import AudioFileError
 
@@ -191,7 +192,7 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
 def start_sndfile(path: Path) -> soundfile.SoundFile:
     """Open with libsndfile, through a corrected view where the header's length is known to be wrong."""
     try:
-        file = soundfile.SoundFile(str(path))
+        file = soundfile.SoundFile(native_name(path))
         if file.format == "MP3":
             view = corrected_view(path, file.frames)
             if view is not None:

@@ -19,6 +19,7 @@ from types import TracebackType
 import numpy as np
 import soundfile
 
+from stemwise.audio_io.folders import native_name
 from stemwise.audio_io.reading import start_sndfile
 from stemwise.errors import AudioFileError
 
@@ -193,7 +194,16 @@ class AudioWriter:
             ) from error
         try:
             self._file = soundfile.SoundFile(
-                str(self._partial), "w", self.rate, self.channels, how.subtype, None, container, True, level, mode
+                native_name(self._partial),
+                "w",
+                self.rate,
+                self.channels,
+                how.subtype,
+                None,
+                container,
+                True,
+                level,
+                mode,
             )
         except (soundfile.SoundFileError, ValueError) as error:
             self._partial.unlink(missing_ok=True)
@@ -324,7 +334,7 @@ class StemWriter:
 
     def _convert(self, source: AudioWriter, target: AudioWriter, gain: float) -> None:
         kept = source.close()
-        with soundfile.SoundFile(str(kept)) as file:
+        with soundfile.SoundFile(native_name(kept)) as file:
             while len(block := file.read(_CHUNK, dtype="float32", always_2d=True)):
                 target.write(block.T * np.float32(gain))
         kept.unlink()

@@ -56,14 +56,23 @@ def info(
 
 
 def _audio(about: ModelInfo, model: str) -> dict[str, Any]:
-    from stemwise.loading import load
-
     return {
         "rate_hz": about.rate,
         "band_hz": about.rate // 2,
         "window_seconds": round(about.window / about.rate, 3),
-        "channels": load(model, "cpu").channels if about.stems else 1,
+        "channels": _channels(model) if about.stems else 1,
     }
+
+
+def _channels(model: str) -> int | None:
+    """None of what is no model of stems by itself, but a part of one."""
+    from stemwise.errors import ModelError
+    from stemwise.loading import load
+
+    try:
+        return load(model, "cpu").channels
+    except ModelError:
+        return None
 
 
 def _symbolic(about: ModelInfo) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def edit(
     from stemwise.batch import Item, Outcome, find, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
-    from stemwise.errors import QueryError
+    from stemwise.errors import AudioFileError, QueryError
     from stemwise.loading import load
     from stemwise.outputs import MIX, Made, load_stems, read_folder
     from stemwise.stems import known_names
@@ -107,7 +107,7 @@ def edit(
     parameters |= {"heard": list(sides[0]), "wanted": list(sides[1])} if any(sides) else {}
     label = f"{'-'.join(sides[0])}-to-{'-'.join(sides[1])}" if any(sides) else _label(asked, seconds)
 
-    items = find(inputs, loaded.stems)
+    items = find(inputs, loaded.stems, apart=out)
     if any(sides):
         job = Recomposing(loaded, place, *sides, taken, range(seed, seed + count), rank, parameters, voice)
         each = [job.work(item, f"{item.track}-{label}", lambda outcome: tell(voice, outcome)) for item in items]
@@ -118,6 +118,11 @@ def edit(
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
             found = read_folder(item.source, loaded.stems) if item.source.is_dir() else None
+            if found is not None and found.stems and found.unknown:
+                raise AudioFileError(
+                    f"{item.source}: {found.unknown[0].name} is not a stem that the model {loaded.name} has, and would be lost. "
+                    "Give the mix alone, as a file, or move what is no stem elsewhere."
+                )
             source = item.source if found is None else load_stems(found) if found.stems else found.mix or item.source
             with voice.progress(item.track) as progress:
                 audio = loaded.edit(

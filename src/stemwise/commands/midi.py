@@ -11,6 +11,7 @@ import typer
 
 from stemwise.commands.console import Voice, complain
 from stemwise.errors import AudioFileError, QueryError
+from stemwise.extras import needed
 
 if TYPE_CHECKING:
     from stemwise.audio_io import Encoding
@@ -44,6 +45,10 @@ class Views:
 
     plot: bool = False
     render: bool = False
+
+    def __post_init__(self) -> None:
+        if self.plot:
+            needed("matplotlib", "eval")
 
     def parameters(self) -> dict[str, Any]:
         """For the manifest."""

@@ -30,15 +30,17 @@ class Named:
     """A system with the name that output folders bear."""
 
     name: str
+    folder: Path
     system: RollSystem
 
 
 def prior(model: str, device: str) -> Named:
     """The prior that `--model` names, the bundled one for the name of the bundled audio model."""
-    from stemwise.loading import folder_of, load_rolls
+    from stemwise.loading import folder_of, load_rolls, name_of
 
     name = "rolls" if model == "band" else model
-    return Named(folder_of(name).name, load_rolls(name, device))
+    folder = folder_of(name)
+    return Named(name_of(folder), folder, load_rolls(name, device))
 
 
 def bars_of(seconds: float) -> int:

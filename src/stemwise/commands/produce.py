@@ -13,7 +13,7 @@ from stemwise.audio_io import Encoding, Existing, output_folder
 from stemwise.batch import Item, Outcome
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.errors import AudioFileError, QueryError
-from stemwise.outputs import MANIFEST, MIX, Made, describe_input, finish, read_manifest, write_stems
+from stemwise.outputs import MANIFEST, MIX, Made, describe_input, finish, read_manifest, weights_digest, write_stems
 from stemwise.stems import Audio
 
 Files = Mapping[str, Path]
@@ -25,11 +25,16 @@ Close = Callable[[Path, Made, Files, Encoding], dict[str, Any]]
 
 
 class Owner(Protocol):
-    """What output folders are named after."""
+    """What output folders are named after: a model."""
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """Its name."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights lie."""
         ...
 
 
@@ -41,11 +46,17 @@ class Place:
     model: str
     template: str
     how: Encoding
+    weights: str = ""
     existing: Existing = Existing.REFUSE
     skip: bool = False
 
     def __post_init__(self) -> None:
-        fields = {name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None}
+        try:
+            fields = {name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None}
+        except ValueError as error:
+            raise QueryError(
+                f"--filename {self.template!r}: {error}; for example '{{track}}/{{stem}}.{{ext}}'"
+            ) from error
         folder, _, name = self.template.rpartition("/")
         unknown = sorted(fields - {"track", "stem", "ext", "model"})
         if unknown:
@@ -59,7 +70,9 @@ class Place:
             raise QueryError(f"--filename {self.template!r} leads out of the output folder; choose that with -o")
 
     def folder(self, track: str) -> Path:
-        """The output folder of a track, which may have sub-folders."""
+        """The output folder of a track, which may have sub-folders. Raises QueryError where it would lie elsewhere."""
+        if Path(track).is_absolute() or ".." in Path(track).parts:
+            raise QueryError(f"the name {track!r} leads out of the output folder; choose that with -o")
         inner = self.template.rpartition("/")[0].format(track=track, model=self.model, ext=self.how.extension)
         return self.root / self.model / inner
 
@@ -73,7 +86,8 @@ def place_of(root: Path, model: Owner, template: str, how: Encoding, *, skip_exi
     """A `Place` from the options. Raises QueryError where they contradict each other."""
     if skip_existing and overwrite:
         raise QueryError("--skip-existing and --overwrite exclude each other; choose one")
-    return Place(root, model.name, template, how, Existing.OVERWRITE if overwrite else Existing.REFUSE, skip_existing)
+    existing = Existing.OVERWRITE if overwrite else Existing.REFUSE
+    return Place(root, model.name, template, how, weights_digest(model.folder), existing, skip_existing)
 
 
 def produce(item: Item, place: Place, made: Made, make: Make, close: Close = finish) -> Outcome:
@@ -81,7 +95,7 @@ def produce(item: Item, place: Place, made: Made, make: Make, close: Close = fin
     target = place.folder(item.track)
     made = replace(made, parameters={**made.parameters, "encoding": f"{place.how.extension} {place.how.subtype}"})
     if place.skip and target.exists():
-        return _skipped(item, target, made)
+        return _skipped(item, target, made, place.weights)
     if place.existing is Existing.OVERWRITE:
         _refuse_foreign(target)
     with output_folder(target, place.existing) as partial:
@@ -89,7 +103,7 @@ def produce(item: Item, place: Place, made: Made, make: Make, close: Close = fin
         files, facts = make(partial)
         elapsed = time.monotonic() - started
         renamed = {stem: _rename(file, partial / place.file(item.track, stem)) for stem, file in files.items()}
-        done = replace(made, facts={"elapsed_seconds": round(elapsed, 3), **facts})
+        done = replace(made, facts={"weights": place.weights, "elapsed_seconds": round(elapsed, 3), **facts})
         manifest = close(partial, done, renamed, place.how)
     return Outcome(item, "done", target, manifest=manifest)
 
@@ -116,27 +130,34 @@ def conclude(voice: Voice, verb: str, outcomes: Sequence[Outcome]) -> Code:
     return code
 
 
-def _skipped(item: Item, target: Path, made: Made) -> Outcome:
+def _skipped(item: Item, target: Path, made: Made, weights: str) -> Outcome:
     """Skip a complete folder of the same command; anything else is not ours to pass over in silence."""
     manifest = read_manifest(target) if target.is_dir() else None
     if manifest is None:
         raise AudioFileError(f"{target}: something without a {MANIFEST} is there. Use --overwrite, or another -o.")
     inputs = {part: describe_input(path)["sha256"] for part, path in made.inputs.items()}
-    now = (made.verb, made.model, inputs, made.seed, dict(made.parameters))
+    now = (made.verb, made.model, weights, inputs, made.seed, dict(made.parameters))
     found = manifest.get("inputs", {})
     before = (
         manifest.get("verb"),
         manifest.get("model"),
+        manifest.get("weights"),
         {part: facts.get("sha256") for part, facts in found.items()},
         manifest.get("seed"),
         manifest.get("parameters"),
     )
     if now != before:
-        differs = [what for what, a, b in zip(("verb", "model", "input", "seed", "options"), now, before) if a != b]
+        differs = [
+            what for what, a, b in zip(("verb", "model", "weights", "input", "seed", "options"), now, before) if a != b
+        ]
         raise AudioFileError(
             f"{target}: holds the result of another command: {', '.join(differs)} differ. "
             "Use --overwrite, or another -o."
         )
+    files = [target / str(facts["file"]) for facts in [*manifest["stems"].values(), manifest.get("mix")] if facts]
+    lost = next((file for file in files if not file.is_file() or not file.stat().st_size), None)
+    if lost is not None:
+        raise AudioFileError(f"{lost}: missing or empty, though the {MANIFEST} beside it names it. Use --overwrite.")
     return Outcome(item, "skipped", target, manifest=manifest)
 
 

@@ -90,7 +90,7 @@ def separate(
     if stems is not None and two_stems is not None:
         raise QueryError("--stems and --two-stems exclude each other; choose one")
     kind = about(model)
-    items = find(inputs, kind.stems, AUDIO_SUFFIXES | MIDI_SUFFIXES)
+    items = find(inputs, kind.stems, AUDIO_SUFFIXES | MIDI_SUFFIXES, apart=out)
     scores = {item for item in items if m.midi_file(item.source) is not None}
     asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, table, m.Views(plot, render))
     m.check(asked, bool(scores), bool(stems or two_stems), kind.type)

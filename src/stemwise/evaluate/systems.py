@@ -155,7 +155,7 @@ def _check_outputs(protocol: Protocol) -> None:
 
 def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -> tuple[System, dict[str, Any]]:
     from stemwise.loading import load, models
-    from stemwise.outputs import sha256
+    from stemwise.outputs import weights_digest
 
     if name not in models() and not (Path(name) / "config.json").is_file():
         raise ModelError(
@@ -163,15 +163,13 @@ def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -
             "model folder, or a folder of outputs with one sub-folder a song"
         )
     model = load(name, device)
-    weights = sorted(model.folder.glob("*.safetensors"))
-    digest = hashlib.sha256("".join(sha256(file) for file in weights).encode()).hexdigest()[:16]
     spent = (
         {"evaluations": section.evaluations or model.evaluations}
         if protocol.task == "separate"
         else {"steps": section.steps or model.steps}
     )
     system = of_model(model, steps=section.steps, evaluations=section.evaluations)
-    return system, {"weights": digest, "precision": model.precision, **spent}
+    return system, {"weights": weights_digest(model.folder), "precision": model.precision, **spent}
 
 
 def _coherence(device: str) -> Any:

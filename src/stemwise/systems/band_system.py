@@ -104,12 +104,12 @@ class BandSystem:
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
 
-        The estimate is the posterior mean, averaged over `evaluations` views of the window; what is left over is
-        shared among the stems as in training (`Band.close`).
+        The estimate is the posterior mean, averaged over `evaluations` views of the window, of which there are four; what is
+        left over is shared among the stems as in training (`Band.close`).
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
         mix = self.prior.encode(wave / scale)
-        views = [self._mean(wave / scale, *VIEWS[i % len(VIEWS)]) for i in range(evaluations)]
+        views = [self._mean(wave / scale, *view) for view in VIEWS[:evaluations]]
         stems = torch.stack(views).mean(0)
         lacking = self.prior.decode(mix - stems.sum(1)) * scale
         return self.prior.decode(self.prior.close(stems, mix, self._unknown(mix)[1])) * scale[:, None], lacking

@@ -33,7 +33,8 @@ KNOWN: dict[str, tuple[FontSet, str]] = {
 }
 #: where each set comes from, for the remedy in error messages (Debian packages)
 PACKAGES: dict[FontSet, str] = {
-    "train": "fluid-soundfont-gm, fluidr3mono-gm-soundfont, musescore-general-soundfont, avldrums, opl3-soundfont",
+    "train": "fluid-soundfont-gm, fluidr3mono-gm-soundfont, musescore-general-soundfont, avldrums.lv2-soundfont, "
+    "opl3-soundfont",
     "validation": "csound-soundfont",
     "test": "timgm6mb-soundfont",
 }
