@@ -2,6 +2,8 @@
 
     python benchmarks/componet.py --model runs/componet-band/best --data data/valid --songs 16
 
+Songs, for example: stemwise songs make data/valid --count 40 --seconds 40 --fonts validation --first 900000
+
 A window a song. FAD: distance of the set of answers from the set of true answers by COCOLA's embedding, with 95 % of redraws of the
 songs. L1 is the mean absolute difference of log-mels (`metrics.logmel`), on whole answers, or where what is to be kept
 is 10 dB above the rest of the true answer. Coherence is COCOLA's score of the answer against what was heard; of generated stems,

@@ -6,6 +6,9 @@
     python benchmarks/gmsdi.py --songs data/held-out --accompaniment --others msdm-band
     python benchmarks/gmsdi.py --cost
 
+Songs, for example: stemwise songs make data/valid --count 40 --seconds 40 --fonts validation --first 900000
+                    stemwise songs make data/held-out --count 40 --seconds 40 --fonts validation --first 910000
+
 Separation: SI-SDR improvement in dB over the mixture, one window a song, mean over the stems that sound in it, with 95 %
 bootstrap intervals over songs. Generation: Frechet distance of COCOLA's embedding (offline; VGGish's needs its weights) and
 COCOLA's score of what was made against what was given. Intervals of distances: songs drawn again 200 times.

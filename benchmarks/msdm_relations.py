@@ -6,6 +6,8 @@
     python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --generation
     python benchmarks/msdm_relations.py --model msdm-band --songs data/fresh --all     # all tables of the same windows
 
+Songs, for example: stemwise songs make data/fresh --count 40 --seconds 40 --fonts validation --first 910000
+
 SI-SDR improvement in dB over the mixture, one window a song, mean over the stems that sound in it (louder than -54 dBFS);
 pairs of samplers on the same windows from the same noise, differences with 95 % bootstrap intervals over songs. sub-FAD:
 what is made for some stems given the real rest, mixed with it, against the real mixtures, by COCOLA's embedding. A relation

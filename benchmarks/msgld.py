@@ -2,6 +2,8 @@
 
     python benchmarks/msgld.py --model msgld-band --songs data/held-out
 
+Songs, for example: stemwise songs make data/held-out --count 40 --seconds 40 --fonts validation --first 910000
+
 A window a song, the same noise for every rule. MSE: mean squared difference of the sampled log-mels (decoder's output, before any
 wave) and the true ones, mean over stems that sound (louder than -54 dBFS); SI-SDR improvement of the waves that `--phase mixture`
 gives. "ancestral" is the published sampler, DDIM with eta 1, whose 200 steps with leading spacing are what the others are compared with,

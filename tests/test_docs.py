@@ -19,6 +19,7 @@ from stemwise.audio_io import encoding, write_audio
 from stemwise.checkpoint import save_model
 from stemwise.coherence.cocola import Cocola, CocolaConfig
 from stemwise.songs.synthetic import compose, write_midi
+from stemwise.systems.gmsdi import Gmsdi
 from tiny_band import RATE, music, write_tiny_band
 from tiny_notes import tiny_assigner
 from tiny_rolls import tiny_prior
@@ -43,13 +44,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_model(tmp_path / "weights" / "rolls", tiny_prior())
     save_model(tmp_path / "weights" / "notes", tiny_assigner())
     save_model(tmp_path / "weights" / "msgld-band", tiny_msgld.tiny())
+    save_model(tmp_path / "weights" / "componet-band", tiny_componet.tiny(steps=1))
+    words = ("bass", "drums", "guitar", "piano")  # the bundled one's
+    save_model(tmp_path / "weights" / "gmsdi-band", Gmsdi(replace(tiny_gmsdi.CONFIG, words=words)))
     monkeypatch.setattr("stemwise.loading.BUNDLED", tmp_path / "weights")
     desk = tmp_path / "desk"
     desk.mkdir()
     monkeypatch.chdir(desk)
     save_model(desk / "msgld", tiny_msgld.tiny())
-    save_model(desk / "gmsdi", tiny_gmsdi.prior())
-    save_model(desk / "componet", tiny_componet.tiny(steps=1))
     write_audio("song.mp3", music(2.5, channels=1, rate=16000), 16000, encoding("mp3"))
     for name in ("take.wav", "keys.wav", "album/one.wav", "takes/one.wav", "takes/two.wav"):
         write_audio(name, music(0.8), RATE)

@@ -1,4 +1,4 @@
-"""What a user holds to work on MIDI: `load("notes")`, then `separate`."""
+"""What a user holds to work on MIDI: `load_notes("notes")`, then `separate`."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import typer
 from stemwise.commands import options as o
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.errors import EvaluationError, QueryError
+from stemwise.extras import needed
 
 if TYPE_CHECKING:
     from stemwise.evaluate import Event, Results
@@ -100,6 +101,8 @@ def evaluate(
     from stemwise.evaluate import evaluate as run_evaluation
     from stemwise.evaluate.study import material, with_optional
 
+    if plots:
+        needed("matplotlib", "eval")
     voice = Voice(quiet, as_json=as_json)
     number, parts = o.part_of(shard or "1/1")
     part = (number - 1, parts)

@@ -90,7 +90,7 @@ def export(
 ) -> None:
     """Write a trained model as a folder.
 
-    The run's averaged weights; every verb takes the folder with --model.
+    The run's averaged weights; verbs take the folder of a model of stems with --model.
     """
     import torch
 
