@@ -223,7 +223,7 @@ def test_skipping_tells_weights_apart_and_misses_lost_files(run: Run, here: Path
     run("separate", "song.wav", "-n", "a/run/best", with_model=False)
     again = ("separate", "song.wav", "--skip-existing", "-n")
     assert "skipped" in run(*again, "a/run/best", with_model=False).stdout
-    assert "weights differ" in run(*again, str(other), code=1, with_model=False).stderr
+    assert "weights or configuration differ" in run(*again, str(other), code=1, with_model=False).stderr
     (here / "separated/run/song/bass.wav").write_bytes(b"")
     assert "bass.wav: missing or empty" in run(*again, "a/run/best", code=1, with_model=False).stderr
 

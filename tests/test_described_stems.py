@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+import stemwise
 from stemwise import cli
 from stemwise.checkpoint import save_model
 from tiny_band import write_tiny_band
@@ -47,6 +48,12 @@ def test_a_described_stem_is_separated_from_the_rest(desk: Path) -> None:
     assert run("separate", "song.wav", "-n", "words", *words, "--skip-existing")[0] == 0
     code, said = run("separate", "song.wav", "-n", "words", *words[:2], "--evaluations", "2", "--skip-existing")
     assert code == 1 and "options differ" in said
+
+
+def test_python_separates_from_the_rest(desk: Path) -> None:
+    stems = stemwise.load("words", stems=["bass", "rest"]).separate("song.wav")
+    assert stems.names == ("bass", "rest")
+    np.testing.assert_allclose(stems.data.sum(1)[0, 0], soundfile.read("song.wav")[0], atol=1e-5)
 
 
 def test_described_stems_are_made_and_accompany(desk: Path) -> None:

@@ -134,11 +134,12 @@ def no_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_fonts")
 def test_audio_is_made_by_stem(separated: Separate) -> None:
-    folder, manifest = separated("--render")
+    folder, manifest = separated("--render", "--flac")
+    assert {file.suffix for file in (folder / "audio").iterdir()} == {".flac", ".json"}
     audio = json.loads((folder / "audio" / "manifest.json").read_text())
     assert manifest["rendered_by"] == audio["model"]
     assert audio["mix"]["peak_dbfs"] > -60
-    assert (folder / "audio" / "mix.wav").is_file()
+    assert (folder / "audio" / "mix.flac").is_file()
 
 
 def test_a_result_is_an_input_and_is_skipped_where_it_is_there(
@@ -205,7 +206,8 @@ def test_any_resolution_text_and_system_exclusive_messages_survive(
 def test_options_for_the_other_kind_of_file_are_refused(notes: Path, rolls: Path, song: Path, tmp_path: Path) -> None:
     for words in (("separate", song, "--stems", "bass"), ("separate", song, "--model", rolls), ("separate", song, "--lock", "bass"),
                   ("separate", song, "--present", "tuba", "--model", notes),
-                  ("generate", "--plot"), ("generate", "--midi", "--rank", "coherence")):  # fmt: skip
+                  ("generate", "--plot"), ("generate", "--midi", "--rank", "coherence"),
+                  ("generate", "--midi", "--model", rolls, "--mp3")):  # fmt: skip
         done = run(*words, "-o", tmp_path / "out")
         assert done.exit_code == 2, (words, done.output)
     assert not list((tmp_path / "out").rglob("*.mid"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,22 @@ def test_a_span_is_filled_to_its_end_at_any_rate(model: Model, rate: int) -> Non
     assert made.names[0] == "bass'"
     blocks = made.mix()[0, 0, rate : 2 * rate].unfold(0, rate // 20, rate // 20)
     assert blocks.abs().amax(1).min() > 1e-6
+
+
+def test_what_was_replaced_is_heard_by_the_next_edit(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = model.edit(music(1.0), rate=RATE, replace=["guitar"], steps=1)
+    heard: list[set[str]] = []
+    sample = type(model.system).sample
+
+    def listen(system: Any, wanted: Any, context: Any, **how: Any) -> Any:
+        heard.append(set(context.known))
+        return sample(system, wanted, context, **how)
+
+    monkeypatch.setattr(type(model.system), "sample", listen)
+    second = model.edit(first, replace=["bass"], steps=1)
+    assert heard[0] == {"drums", "guitar", "piano", "other"}
+    assert second.names == ("bass'", "drums", "guitar", "piano", "other")
+    model.edit(first, replace=["guitar'"], steps=1)
 
 
 def test_a_seed_of_any_size(model: Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ from stemwise.outputs import (
     finish,
     is_stem_folder,
     load_stems,
+    model_digest,
     put_mixture,
     read_folder,
     write_stems,
     write_sums,
 )
 from stemwise.stems import Audio
-from tiny_band import music
+from tiny_band import music, write_tiny_band
 
 STEMS = ("bass", "drums", "guitar'")
 KNOWN = ("bass", "drums", "guitar", "piano", "other")
@@ -148,6 +150,15 @@ def test_which_folder_is_one_song(tmp_path: Path) -> None:
         for file in files:
             (folder / file).touch()
         assert is_stem_folder(folder, KNOWN) is expected, name
+
+
+def test_a_model_is_its_weights_and_its_configuration(tmp_path: Path) -> None:
+    folder = write_tiny_band(tmp_path / "tiny")
+    before = model_digest(folder)
+    assert model_digest(shutil.copytree(folder, tmp_path / "copy")) == before
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text().replace('"tilt": 0.8', '"tilt": 0.7'))
+    assert model_digest(tmp_path / "copy") != before
 
 
 def test_input_hash_of_a_folder_changes_with_any_file(made: Path) -> None:

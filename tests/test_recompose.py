@@ -50,7 +50,7 @@ def test_new_mixes_have_the_shape_of_what_was_heard(
     made = stemwise.recompose(model, song, heard, wanted, rate=RATE, seed=5, steps=2)
     assert made.names == ("+".join(wanted),) and made.data.shape == (1, 1, *song.shape) and made.rate == RATE
     again = stemwise.recompose(model, song, heard, wanted, rate=RATE, seed=5, steps=2)
-    other = stemwise.recompose(model, song, heard, wanted, rate=RATE, seed=6, steps=2)
+    other = stemwise.recompose(model, song, heard, wanted, rate=RATE, seed=1700000000000000000, steps=2)
     assert torch.equal(made.data, again.data) and not torch.equal(made.data, other.data)
 
 

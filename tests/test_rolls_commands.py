@@ -86,6 +86,11 @@ def test_samples_are_pictures_sounds_and_midi(midi: Path, tmp_path: Path) -> Non
     again = run("rolls", midi, "--model", model, "-o", out)
     assert again.exit_code == 1
     assert "exists already" in again.output
+    (out / "thesis.txt").write_text("mine")
+    kept = run("rolls", midi, "--model", model, "-o", out, "--count", 1, "--overwrite")
+    assert kept.exit_code == 1 and "'thesis.txt'" in kept.output and (out / "thesis.txt").is_file()
+    (out / "thesis.txt").unlink()
+    assert run("rolls", midi, "--model", model, "-o", out, "--count", 1, "--overwrite").exit_code == 0
     wrong = run("rolls", midi, "--model", model, "-o", tmp_path / "x", "--published")
     assert wrong.exit_code == 2
     assert not (tmp_path / "x").exists()

@@ -260,13 +260,13 @@ class Model:
             raise QueryError(
                 f"edit needs exactly one of remove, extract, replace, or a span alone; got {verbs or 'none'}"
             )
-        stems = (
-            source
-            if isinstance(source, Audio)
-            else self.separate(source, rate=rate, evaluations=evaluations, progress=progress)
-        )
-        known = stems.names if isinstance(source, Audio) else self.stems
-        chosen = known_names(remove or extract or replace or known, known)
+        if isinstance(source, Audio):  # what an edit before has made anew (guitar') is a guitar to this one
+            slots = tuple(name.rstrip("'") for name in source.names)
+            stems = Audio(slots, source.data, source.rate, source.mixture)
+        else:
+            stems = self.separate(source, rate=rate, evaluations=evaluations, progress=progress)
+        known = stems.names
+        chosen = known_names([name.rstrip("'") for name in remove or extract or replace or known], known)
         where = self._span(stems, span)
         old = stems.data[0]
         mix = stems.mix()[0]

@@ -278,10 +278,10 @@ def put_mixture(found: StemFolder, scratch: Path) -> Path:
     return write_sums(scratch.parent, {scratch.stem: list(found.stems.values())}).paths[scratch.stem]
 
 
-def weights_digest(folder: Path) -> str:
-    """What tells the weights in a model folder from others: 16 hex digits."""
-    weights = sorted(folder.rglob("*.safetensors"))
-    return hashlib.sha256("".join(sha256(file) for file in weights).encode()).hexdigest()[:16]
+def model_digest(folder: Path) -> str:
+    """What tells a model folder from others of its name: the hex digest of its weights and configurations."""
+    files = sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.json")])
+    return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
 
 
 def sha256(file: Path) -> str:

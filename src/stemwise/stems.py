@@ -16,9 +16,6 @@ Part = frozenset[str]
 set.
 """
 
-REST = "rest"
-"""The reserved name of the complement of a part; no stem may be called so."""
-
 
 @dataclass(frozen=True, eq=False)
 class Audio:
@@ -142,11 +139,11 @@ def index(name: str, names: Sequence[str]) -> int:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Stem names are unique, not empty, and not the reserved `rest`."""
+    """Stem names are unique and not empty."""
     seen: set[str] = set()
     for name in names:
-        if not name or name == REST or name in seen:
-            why = "is reserved for the complement" if name == REST else "is empty" if not name else "appears twice"
+        if not name or name in seen:
+            why = "appears twice" if name else "is empty"
             raise QueryError(f"stem name {name!r} {why}; give every stem a name of its own")
         seen.add(name)
 

@@ -94,6 +94,8 @@ def test_unreadable_songs_are_named_and_the_rest_counts(songs: Path, tmp_path: P
         (("ground-truth", "--songs", "SONGS", "--protocol", "mdsm"), 2, "there are: msdm; or give a YAML file"),
         (("ground-truth", "--songs", "SONGS", "--protocol", "msdm"), 2, "no song has a stem named guitar"),
         (("ground-truth", "--songs", "SONGS", "--quick"), 2, "--quick needs a study's file"),
+        (("ground-truth", "--songs", "SONGS", "--steps", "9"), 2, "--evaluations for separate"),
+        (("ground-truth", "--songs", "SONGS", "--rank", "energy"), 2, "say how many"),
         (("ground-truth", "--songs", "SONGS", "--weights", "vggish"), 2, "is not EMBEDDING=FOLDER"),
         (("ground-truth", "--songs", "SONGS", "--metrics", "fad:foo"), 2, "no embedding named 'foo'"),
         (("ground-truth", "--songs", "SONGS", "--metrics", "fad:vggish"), 3, "--weights NAME=FOLDER"),

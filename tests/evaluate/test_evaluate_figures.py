@@ -20,7 +20,7 @@ from stemwise.evaluate.baselines import ground_truth, oracle_mask
 from stemwise.evaluate.compare import comparison
 from stemwise.evaluate.figures import _jackknife, _ratio
 from stemwise.evaluate.relations import Relation, check_relations
-from stemwise.evaluate.report import document, tables_of
+from stemwise.evaluate.report import _rows, document, tables_of
 from stemwise.metrics.frechet import frechet_audio_distance
 from stemwise.metrics.msdm import means, score_song
 from stemwise.songs import Song
@@ -118,6 +118,12 @@ def test_msdm_figures_are_those_of_its_module(tmp_path: Path) -> None:
     assert run.failures() == {}
 
 
+def test_a_song_without_the_stem_costs_no_distance(songs: list[Song], tmp_path: Path) -> None:
+    asked = Protocol(metrics=["fad:plain"], stems=["piano"])  # the piano of the first song is silent
+    (run,) = evaluate([Entrant("real", ground_truth, {})], songs, asked, tmp_path / "out")
+    assert figures(run, run.finished())["fad:plain", "piano"].songs == len(songs) - 1
+
+
 def test_distances_between_sets(songs: list[Song], tmp_path: Path) -> None:
     asked = Protocol(task="accompany", metrics=["sub-fad", "fad:plain"])
 
@@ -128,6 +134,11 @@ def test_distances_between_sets(songs: list[Song], tmp_path: Path) -> None:
     real, loud = (figures(run, run.finished()) for run in runs)
     for name in ("sub-fad", "fad:plain"):
         assert real[name, "all"].interval().mean == pytest.approx(0, abs=1e-9)
+    lines = [
+        line.split(",") for line in _rows(runs, {run.label: figures(run, run.finished()) for run in runs}).splitlines()
+    ]
+    means = {(row[0], row[6]): float(row[8]) for row in lines if row[7] == "sub-fad"}
+    assert means["loud", "all"] == pytest.approx(loud["sub-fad", "all"].interval().mean, rel=1e-5)
     embed = Moments4().embed
     pairs = []
     for song in songs[1:]:  # the piano of the first song is silent

@@ -89,6 +89,11 @@ def test_consecutive_chunks_drop_the_end_and_join_to_the_song(songs: list[Song])
     assert all(round((b.start - a.start) * RATE) == a.frames for a, b in pairwise(found))
 
 
+def test_a_single_stem_is_judged_where_it_sounds(songs: list[Song]) -> None:
+    asked = Protocol(stems=["bass"], chunks=Chunks(seconds=0.5, per_song=2))
+    assert len(list(ask(songs[1], asked, ("bass",), 0))) == 2
+
+
 def test_rate_and_channels_of_the_protocol(songs: list[Song]) -> None:
     (question,) = questions(songs[1], rate=4000, channels=1)
     assert (question.truth.rate, *question.truth.data.shape[1:]) == (4000, 3, 1, 8000)

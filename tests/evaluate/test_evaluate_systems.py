@@ -79,6 +79,9 @@ def test_a_folder_of_outputs_is_judged_as_the_system_that_made_it(songs: list[So
         runs = evaluate([from_folder, Entrant("x", blurred, {})], songs, asked, place)
         means = [figures(run, run.finished())["sdr", "all"].interval().mean for run in runs]
         assert means[0] == pytest.approx(means[1], abs=1e-4)
+    loud = tmp_path / "made" / "song-0" / "bass.wav"
+    soundfile.write(loud, 2 * soundfile.read(loud)[0], songs[0].rate, subtype="FLOAT")
+    assert entrant(SystemSection(system=str(tmp_path / "made")), songs, Protocol()).identity != from_folder.identity
     shutil.rmtree(tmp_path / "made" / "song-1")
     (tmp_path / "made" / "song-2" / "bass.wav").unlink()
     again = entrant(SystemSection(system=str(tmp_path / "made")), songs, Protocol())
@@ -86,6 +89,20 @@ def test_a_folder_of_outputs_is_judged_as_the_system_that_made_it(songs: list[So
     (run,) = evaluate([again], songs, Protocol(metrics=["sdr"]), tmp_path / "again")
     assert "no outputs for it (no folder song-1)" in run.failures()["song-1"]
     assert "has no bass; found drums, piano" in run.failures()["song-2"]
+
+
+def test_a_name_is_a_model_before_it_is_a_folder(
+    songs: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "band" / "song-0").mkdir(parents=True)
+    assert "outputs" not in entrant(SystemSection(system="band"), songs, Protocol(), "cpu").identity
+    assert "outputs" in entrant(SystemSection(system="./band"), songs, Protocol(), "cpu").identity
+    write_tiny_band(tmp_path / "run" / "best")
+    assert entrant(SystemSection(system="run/best"), songs, Protocol(), "cpu").label == "run"
+    (tmp_path / "run" / "recipe.yaml").touch()
+    with pytest.raises(ModelError, match="give the weights in it, run/best"):
+        entrant(SystemSection(system="run"), songs, Protocol(), "cpu")
 
 
 def test_outputs_are_refused_where_they_cannot_answer(songs: list[Song], tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_as_published_nothing_is_off_the_mixture_but_cells_may_be_left() -> None
     assert not made[(mixture == 0).expand_as(made)].any()
     assert not torch.equal(made.any(1, keepdim=True), mixture.bool())
     assert m2m.strided(prior, 999).tolist() == list(range(999, -1, -1))
+    assert m2m.strided(prior, 1000).tolist() == m2m.strided(prior, 999).tolist()
 
 
 def test_configurations_that_cannot_be() -> None:

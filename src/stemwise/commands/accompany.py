@@ -82,7 +82,7 @@ def accompany(
         parts = m.played(given, prior, asked)
         asked = asked or tuple(stem for stem in prior.system.names if stem not in parts.files)
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
-        making = m.Accompanying(prior, where, parts, asked, steps, v.Views(plot, render))
+        making = m.Accompanying(prior, where, parts, asked, steps, v.views(plot, render, how))
         base = name or next(iter(parts.files.values())).stem
         numbers = takes(base, candidates)
         outcomes = work_through(

@@ -110,6 +110,11 @@ def evaluate(
     cut = {"seconds": chunk, "per_song": per_song}
     how = {"steps": steps, "evaluations": evaluations, "candidates": candidates, "rank": rank}
     studies = _studies(systems or [], songs, protocol, quick, _set(chosen), _set(cut), _set(how))
+    tasks = {study.protocol.task for study in studies.values()}
+    if (steps and tasks == {"separate"}) or (evaluations and "separate" not in tasks):
+        raise QueryError("--steps is for what is sampled, generate and accompany; --evaluations for separate")
+    if rank is not None and candidates is None:
+        raise QueryError("--rank chooses among --candidates; say how many")
     folders = _weights(weights or [])
     documents, codes = {}, []
     for name, study in studies.items():

@@ -79,7 +79,7 @@ def generate(
         prior = m.prior(model, device)
         parts = known_names(o.names(stems), prior.system.names, f"the model {prior.name} has") or prior.system.names
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
-        making = m.Generating(prior, where, parts, m.bars_of(seconds), steps, v.Views(plot, render))
+        making = m.Generating(prior, where, parts, m.bars_of(seconds), steps, v.views(plot, render, how))
         made = work_through(
             [Item(Path(f"seed {n}"), track) for track, n in numbers.items()],
             lambda item: making.work(item, numbers[item.track], voice),

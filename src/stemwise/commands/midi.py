@@ -41,10 +41,11 @@ Table = Annotated[bool, typer.Option("--table", help="MIDI: add a table of notes
 
 @dataclass(frozen=True)
 class Views:
-    """What is put beside a MIDI file: a picture NAME.png, a folder audio/."""
+    """What is put beside a MIDI file: a picture NAME.png, a folder audio/, whose files are encoded as `how` says."""
 
     plot: bool = False
     render: bool = False
+    how: Encoding | None = None
 
     def __post_init__(self) -> None:
         if self.plot:
@@ -75,8 +76,9 @@ class Views:
             stems, player = sound(music, parts, instruments)
             audio = Audio.of({stem: torch.from_numpy(signal)[None] for stem, signal in stems.items()}, 44100)
             (folder / "audio").mkdir()
-            files, gains = put_audio(folder / "audio", audio, FLOAT_WAV)
-            finish(folder / "audio", Made("render", player, {}, 0, {}, gains), files)
+            how = self.how or FLOAT_WAV
+            files, gains = put_audio(folder / "audio", audio, how)
+            finish(folder / "audio", Made("render", player, {}, 0, {}, gains), files, how)
             facts["rendered_by"] = player
         return facts
 
@@ -119,6 +121,15 @@ def check(asked: Asked, midi: bool, stems: bool, kind: str) -> None:
         raise QueryError(
             "--present, --lock, --doublings, --seed, --table, --plot and --render are for MIDI files, and none was given"
         )
+
+
+def views(plot: bool, render: bool, how: Encoding, *, beside_audio: bool = False) -> Views:
+    """The views that options ask for. Raises QueryError for an encoding of audio where none is made."""
+    from stemwise.audio_io import FLOAT_WAV
+
+    if how != FLOAT_WAV and not (render or beside_audio):
+        raise QueryError("--mp3, --flac, --int16 and --int24 are for audio; of MIDI it is made with --render")
+    return Views(plot, render, how)
 
 
 def only_for_midi(plot: bool, render: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from stemwise.audio_io import Encoding, Existing, output_folder
 from stemwise.batch import Item, Outcome
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.errors import AudioFileError, QueryError
-from stemwise.outputs import MANIFEST, MIX, Made, describe_input, finish, read_manifest, weights_digest, write_stems
+from stemwise.outputs import MANIFEST, MIX, Made, describe_input, finish, model_digest, read_manifest, write_stems
 from stemwise.stems import Audio
 
 Files = Mapping[str, Path]
@@ -46,7 +46,7 @@ class Place:
     model: str
     template: str
     how: Encoding
-    weights: str = ""
+    digest: str = ""
     existing: Existing = Existing.REFUSE
     skip: bool = False
 
@@ -87,7 +87,7 @@ def place_of(root: Path, model: Owner, template: str, how: Encoding, *, skip_exi
     if skip_existing and overwrite:
         raise QueryError("--skip-existing and --overwrite exclude each other; choose one")
     existing = Existing.OVERWRITE if overwrite else Existing.REFUSE
-    return Place(root, model.name, template, how, weights_digest(model.folder), existing, skip_existing)
+    return Place(root, model.name, template, how, model_digest(model.folder), existing, skip_existing)
 
 
 def produce(item: Item, place: Place, made: Made, make: Make, close: Close = finish) -> Outcome:
@@ -95,15 +95,16 @@ def produce(item: Item, place: Place, made: Made, make: Make, close: Close = fin
     target = place.folder(item.track)
     made = replace(made, parameters={**made.parameters, "encoding": f"{place.how.extension} {place.how.subtype}"})
     if place.skip and target.exists():
-        return _skipped(item, target, made, place.weights)
+        return _skipped(item, target, made, place.digest)
     if place.existing is Existing.OVERWRITE:
-        _refuse_foreign(target)
+        manifest = read_manifest(target) if target.is_dir() else None
+        refuse_foreign(target, _ours(manifest or {}))
     with output_folder(target, place.existing) as partial:
         started = time.monotonic()
         files, facts = make(partial)
         elapsed = time.monotonic() - started
         renamed = {stem: _rename(file, partial / place.file(item.track, stem)) for stem, file in files.items()}
-        done = replace(made, facts={"weights": place.weights, "elapsed_seconds": round(elapsed, 3), **facts})
+        done = replace(made, facts={"model_sha256": place.digest, "elapsed_seconds": round(elapsed, 3), **facts})
         manifest = close(partial, done, renamed, place.how)
     return Outcome(item, "done", target, manifest=manifest)
 
@@ -130,26 +131,25 @@ def conclude(voice: Voice, verb: str, outcomes: Sequence[Outcome]) -> Code:
     return code
 
 
-def _skipped(item: Item, target: Path, made: Made, weights: str) -> Outcome:
+def _skipped(item: Item, target: Path, made: Made, digest: str) -> Outcome:
     """Skip a complete folder of the same command; anything else is not ours to pass over in silence."""
     manifest = read_manifest(target) if target.is_dir() else None
     if manifest is None:
         raise AudioFileError(f"{target}: something without a {MANIFEST} is there. Use --overwrite, or another -o.")
     inputs = {part: describe_input(path)["sha256"] for part, path in made.inputs.items()}
-    now = (made.verb, made.model, weights, inputs, made.seed, dict(made.parameters))
+    now = (made.verb, made.model, digest, inputs, made.seed, dict(made.parameters))
     found = manifest.get("inputs", {})
     before = (
         manifest.get("verb"),
         manifest.get("model"),
-        manifest.get("weights"),
+        manifest.get("model_sha256"),
         {part: facts.get("sha256") for part, facts in found.items()},
         manifest.get("seed"),
         manifest.get("parameters"),
     )
     if now != before:
-        differs = [
-            what for what, a, b in zip(("verb", "model", "weights", "input", "seed", "options"), now, before) if a != b
-        ]
+        kinds = ("verb", "model", "weights or configuration", "input", "seed", "options")
+        differs = [what for what, a, b in zip(kinds, now, before) if a != b]
         raise AudioFileError(
             f"{target}: holds the result of another command: {', '.join(differs)} differ. "
             "Use --overwrite, or another -o."
@@ -161,14 +161,15 @@ def _skipped(item: Item, target: Path, made: Made, weights: str) -> Outcome:
     return Outcome(item, "skipped", target, manifest=manifest)
 
 
-def _refuse_foreign(target: Path) -> None:
-    """Overwriting replaces a whole folder, so it may hold nothing but what a command put there."""
-    manifest = read_manifest(target) if target.is_dir() else None
-    ours = {MANIFEST}
-    if manifest is not None:
-        files = [*manifest["stems"].values(), manifest.get("mix")]
-        ours |= {str(facts["file"]) for facts in files if isinstance(facts, dict) and "file" in facts}
-        ours |= {str(name).partition("/")[0] for name in manifest.get("files", ())}
+def _ours(manifest: Mapping[str, Any]) -> set[str]:
+    """What a command put into a folder, by its manifest."""
+    files = [*manifest.get("stems", {}).values(), manifest.get("mix")]
+    named = {str(facts["file"]) for facts in files if isinstance(facts, dict) and "file" in facts}
+    return {MANIFEST, *named, *(str(name).partition("/")[0] for name in manifest.get("files", ()))}
+
+
+def refuse_foreign(target: Path, ours: Collection[str]) -> None:
+    """Overwriting replaces a whole folder, so it may hold nothing but `ours`. Raises AudioFileError."""
     foreign = sorted(path.name for path in target.iterdir() if path.name not in ours) if target.is_dir() else []
     if foreign or (target.exists() and not target.is_dir()):
         what = f"holds {foreign[0]!r}, which" if foreign else "is a file, which"

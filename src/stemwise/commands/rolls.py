@@ -13,6 +13,8 @@ from stemwise.commands import options as o
 from stemwise.commands.console import Voice
 from stemwise.errors import QueryError
 
+FIGURES = "figures.json"
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -46,6 +48,7 @@ def rolls(
     import torch
 
     from stemwise.audio_io.folders import Existing, output_folder
+    from stemwise.commands.produce import refuse_foreign
     from stemwise.loading import load_rolls
     from stemwise.songs.phrases import RollOptions, RollWindows
     from stemwise.stems import Rolls
@@ -56,6 +59,8 @@ def rolls(
     layout = system.layout
     stream = RollWindows(_songs(source, split), RollOptions(system.prior.config.layout, system.window), seed)
     truths, made = [], []
+    if overwrite and out.is_dir():
+        refuse_foreign(out, {FIGURES, *(path.name for path in out.iterdir() if (path / "image.png").is_file())})
     with output_folder(out, Existing.OVERWRITE if overwrite else Existing.REFUSE) as folder:
         for index in range(count):
             window = stream[index]
@@ -68,7 +73,7 @@ def rolls(
             made.append(separated.sounding())
         figures = _figures(torch.cat(truths), torch.cat(made), layout.stems)
         document = {"format": 1, "verb": "rolls", "out": str(out), "windows": count, **figures}
-        (folder / "figures.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (folder / FIGURES).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     voice.say(", ".join(f"{name} {value:.5f}" for name, value in figures.items() if isinstance(value, float)))
     voice.say("F1: " + ", ".join(f"{name} {value:.3f}" for name, value in figures["f1"].items()))
     voice.hand_over(document)

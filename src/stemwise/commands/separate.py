@@ -92,7 +92,8 @@ def separate(
     kind = about(model)
     items = find(inputs, kind.stems, AUDIO_SUFFIXES | MIDI_SUFFIXES, apart=out)
     scores = {item for item in items if m.midi_file(item.source) is not None}
-    asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, table, m.Views(plot, render))
+    seen = m.views(plot, render, how, beside_audio=len(scores) < len(items)) if scores else m.Views(plot, render)
+    asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, table, seen)
     m.check(asked, bool(scores), bool(stems or two_stems), kind.type)
 
     def place_for(loaded: Model | NoteModel) -> Place:

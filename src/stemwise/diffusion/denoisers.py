@@ -143,11 +143,11 @@ def interpolated(alphas_cumprod: Tensor) -> Time:
     table = sigma_table(alphas_cumprod).log()
 
     def time(sigma: Tensor) -> Tensor:
-        knots = table.to(sigma.device)
-        level = sigma.to(torch.float64).log().clamp(float(table[0]), float(table[-1]))
-        above = torch.searchsorted(knots, level).clamp(1, len(table) - 1)
-        low, high = knots[above - 1], knots[above]
-        return above - 1 + (level - low) / (high - low)
+        level = sigma.cpu().double().log().clamp(float(table[0]), float(table[-1]))  # not every device has float64
+        above = torch.searchsorted(table, level).clamp(1, len(table) - 1)
+        low, high = table[above - 1], table[above]
+        step = above - 1 + (level - low) / (high - low)
+        return step if sigma.device.type == "cpu" else step.float().to(sigma.device)
 
     return time
 

@@ -203,7 +203,7 @@ def _drawn(
         for _ in range(_ATTEMPTS if last >= 0 else 0):
             start = int(draw.integers(0, last + 1))
             signals = read_at(song, start, every, shape)
-            if sum(protocol.active(levels(signals[:judged]))) >= chunks.min_active:
+            if sum(protocol.active(levels(signals[:judged]))) >= min(chunks.min_active, judged):
                 yield start / song.rate, signals
                 break
 

@@ -36,9 +36,10 @@ def write_report(
     Raises EvaluationError where it cannot be written.
     """
     folder = Path(folder)
-    text = report(runs, tables_of(runs) if tables is None else tables, findings)
+    tables = tables_of(runs) if tables is None else tables
+    text = report(runs, tables, findings)
     try:
-        write_atomically(folder / "results.csv", _rows(runs).encode())
+        write_atomically(folder / "results.csv", _rows(runs, tables).encode())
         write_atomically(folder / "report.md", text.encode())
     except OSError as error:
         raise EvaluationError(
@@ -229,7 +230,7 @@ def _plain(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _rows(runs: Sequence[Results]) -> str:
+def _rows(runs: Sequence[Results], tables: Tables) -> str:
     """The tidy table of all rows, and one line a figure for distances, which no single song has."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -243,4 +244,20 @@ def _rows(runs: Sequence[Results]) -> str:
                     [run.label, song, f"{row.start:.4f}", f"{row.seconds:.4f}", row.given, row.wanted, row.stem,
                      row.metric, value, row.note]
                 )  # fmt: skip
+        distances = [figure for (name, _), figure in tables[run.label].items() if metric(name).embedding]
+        writer.writerows(
+            [
+                run.label,
+                "",
+                "",
+                "",
+                "",
+                "",
+                figure.stem,
+                figure.metric,
+                f"{figure.interval().mean:.6g}",
+                "over all songs",
+            ]
+            for figure in distances
+        )
     return text.getvalue()

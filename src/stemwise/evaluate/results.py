@@ -22,6 +22,7 @@ from stemwise import __version__
 from stemwise.checkpoint import write_atomically
 from stemwise.errors import EvaluationError, RecipeError
 from stemwise.evaluate.measures import Frames, Row, Ruler
+from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.protocol import Protocol, protocol
 from stemwise.runs import differences
 from stemwise.songs import Song
@@ -76,7 +77,7 @@ class Results:
         np.savez(buffer, **frames)  # type: ignore[arg-type]
         try:
             file.parent.mkdir(exist_ok=True)
-            if frames:
+            if frames or any(metric(name).embedding for name in self.protocol.metrics):
                 write_atomically(file.with_suffix(".npz"), buffer.getvalue())
             write_atomically(file, (json.dumps(document, ensure_ascii=False) + "\n").encode())
         except OSError as error:

@@ -97,7 +97,10 @@ def evaluate(
     """
     labels = [entrant.label for entrant in entrants]
     if len(set(labels)) < len(labels):
-        raise QueryError(f"two systems are called the same ({', '.join(labels)}); give them names of their own")
+        raise QueryError(
+            f"two systems are called the same ({', '.join(labels)}); give each a `name` in a study's YAML file, "
+            "or an --out of its own"
+        )
     twice = sorted(name for name, count in Counter(song.name for song in songs).items() if count > 1)
     if twice:
         raise QueryError(f"several songs are called {twice[0]}; results are kept by name, so rename them")

@@ -60,13 +60,15 @@ class Entrant:
 
 def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, device: str = "auto") -> Entrant:
     """Find a system. Raises ModelError with what there is."""
+    from stemwise.loading import name_of
+
     name = section.system
     settings: dict[str, Any] = {}
     if name in SIMPLE:
         answer: System = SIMPLE[name]
     elif name == RANDOM:
         answer = random_submix(songs, protocol)
-    elif _is_outputs(Path(name)):
+    elif _is_outputs(name):
         _check_outputs(protocol)
         answer = outputs(Path(name))
         settings["outputs"] = _content(Path(name))
@@ -75,7 +77,7 @@ def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, d
     if section.candidates > 1:
         answer = best_of(answer, section.candidates, energy if section.rank == "energy" else _coherence(device))
         settings |= {"candidates": section.candidates, "rank": section.rank}
-    label = section.name or Path(name).resolve().name
+    label = section.name or name_of(Path(name))
     if "/" in label or label.startswith("."):
         raise QueryError(f"a system cannot be called {label!r}; its results lie in a folder of that name")
     return Entrant(label, answer, {"system": label if settings.get("outputs") else name, **settings})
@@ -154,10 +156,10 @@ def _check_outputs(protocol: Protocol) -> None:
 
 
 def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -> tuple[System, dict[str, Any]]:
-    from stemwise.loading import load, models
-    from stemwise.outputs import weights_digest
+    from stemwise.loading import is_pipeline, load, models
+    from stemwise.outputs import model_digest
 
-    if name not in models() and not (Path(name) / "config.json").is_file():
+    if name not in models() and not (Path(name) / "config.json").is_file() and not is_pipeline(Path(name)):
         raise ModelError(
             f"no system named {name!r}; baselines: {', '.join([*SIMPLE, RANDOM])}; models: {', '.join(models())}; or give a "
             "model folder, or a folder of outputs with one sub-folder a song"
@@ -166,10 +168,10 @@ def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -
     spent = (
         {"evaluations": section.evaluations or model.evaluations}
         if protocol.task == "separate"
-        else {"steps": section.steps or model.steps}
+        else {"steps": section.steps or (model.steps_beside if protocol.task == "accompany" else model.steps)}
     )
     system = of_model(model, steps=section.steps, evaluations=section.evaluations)
-    return system, {"weights": weights_digest(model.folder), "precision": model.precision, **spent}
+    return system, {"weights": model_digest(model.folder)[:16], "precision": model.precision, **spent}
 
 
 def _coherence(device: str) -> Any:
@@ -198,11 +200,21 @@ def _brought(made: Audio, truth: Audio) -> Audio:
     return Audio(made.names, cut(stems, 0, truth.frames)[None], truth.rate)
 
 
-def _is_outputs(path: Path) -> bool:
-    return path.is_dir() and not (path / "config.json").is_file() and any(entry.is_dir() for entry in path.iterdir())
+def _is_outputs(name: str) -> bool:
+    """Whether it is a folder of folders, and neither a model nor called as one."""
+    from stemwise.loading import is_pipeline, models
+
+    path = Path(name)
+    if name in models() or not path.is_dir() or (path / "config.json").is_file() or is_pipeline(path):
+        return False
+    if (path / "recipe.yaml").is_file():
+        raise ModelError(f"{path}: the folder of a training; give the weights in it, {path / 'best'}")
+    return any(entry.is_dir() for entry in path.iterdir())
 
 
 def _content(folder: Path) -> str:
-    """A digest of the files' names and sizes."""
-    lines = sorted(f"{file.relative_to(folder)} {file.stat().st_size}" for file in folder.rglob("*") if file.is_file())
+    """A digest of the files and their names."""
+    from stemwise.outputs import sha256
+
+    lines = sorted(f"{file.relative_to(folder)} {sha256(file)}" for file in folder.rglob("*") if file.is_file())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -181,8 +181,9 @@ def preserved(state: State) -> Tensor:
 
 
 def strided(prior: Mixture2Music, evaluations: int) -> Tensor:
-    """`evaluations` + 1 timesteps from the last to 0, evenly; 999 evaluations are the published walk."""
-    return even_timesteps(evaluations + 1, prior.config.schedule.steps).round()
+    """`evaluations` + 1 timesteps from the last to 0, evenly; 999 evaluations are the published walk, and the longest."""
+    steps = prior.config.schedule.steps
+    return even_timesteps(min(evaluations + 1, steps), steps).round()
 
 
 def _noise(clean: Tensor, generator: torch.Generator) -> Tensor:
