@@ -112,5 +112,7 @@ def test_recipes_that_do_not_fit_their_data(midi: Path, tmp_path: Path) -> None:
     )
     assert other.exit_code == 2
     assert "does not learn from rolls" in other.output
+    unused = run("train", recipe, f"data.train={{path: {midi}, weight: 2}}", f"run={tmp_path / 'c'}", "-q")
+    assert unused.exit_code == 2 and "data sets of rolls have no weight" in unused.output
     bad = run("songs", "phrases", midi, midi / "inside")
     assert bad.exit_code == 2

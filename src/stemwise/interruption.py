@@ -31,6 +31,7 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def ignore_key_press(_: int) -> None:
-    """A key press interrupts the whole process group; only the main process acts on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_stop_signals(_: int) -> None:
+    """A key press, and many a scheduler, signals the whole process group; only the main process acts on it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -193,6 +193,10 @@ class DataSection(Section):
         for name, sets in (("train", self.train), ("valid", self.valid)):
             if len({one.weight is None for one in sets}) > 1:
                 raise ValueError(f"{name}: give every data set a weight, or none")
+            unused = {"rolls": ("weight", "stems", "rest"), "notes": ("stems", "rest")}.get(self.kind, ())
+            for field in unused:
+                if any(getattr(one, field) is not None for one in sets):
+                    raise ValueError(f"{name}: data sets of {self.kind} have no {field}; remove it")
         return self
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from stemwise import checkpoint, runs, training_data
 from stemwise.errors import RecipeError, TrainingError
-from stemwise.interruption import ignore_key_press, stop_signals
+from stemwise.interruption import ignore_stop_signals, stop_signals
 from stemwise.optimization import Ema, native_bfloat16, optimizers, schedule
 from stemwise.recipe import Recipe
 from stemwise.songs.window import Batches
@@ -55,7 +55,7 @@ class Progress:
 @dataclass(frozen=True)
 class Outcome:
     """How a training ended: `interrupted` by a signal (a checkpoint is there), or done; `loss` of the last step, None
-    where there was none left to do.
+    where there was none left to do; `lead`: of the first of several processes.
     """
 
     run: Path
@@ -63,6 +63,7 @@ class Outcome:
     loss: float | None
     best: float | None
     interrupted: bool
+    lead: bool = True
 
 
 def train(
@@ -180,7 +181,7 @@ class _Loop:
                 if interrupted:
                     break
         loss = self.loss if self.done > first else None
-        return Outcome(self.recipe.run, self.done, loss, self.best, self.done < plan.steps)
+        return Outcome(self.recipe.run, self.done, loss, self.best, self.done < plan.steps, lead)
 
     def _batches(self) -> Iterator[Any]:
         data, plan, fabric = self.recipe.data, self.recipe.train, self.fabric
@@ -191,7 +192,7 @@ class _Loop:
             num_workers=data.workers,
             prefetch_factor=data.prefetch if data.workers else None,
             pin_memory=fabric.device.type == "cuda",
-            worker_init_fn=ignore_key_press,
+            worker_init_fn=ignore_stop_signals,
         )
         batches = iter(loader)
         while True:
@@ -248,7 +249,7 @@ class _Loop:
                 count += len(rows)
             means = self._means(sums, count)
             self.validation = means["loss"]
-            if self.best is None or self.validation < self.best:
+            if math.isfinite(self.validation) and (self.best is None or self.validation < self.best):
                 self.best = self.validation
                 if fabric.global_rank == 0:
                     about = {"recipe": self.recipe.name, "step": self.done, "validation_loss": self.best}

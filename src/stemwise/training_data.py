@@ -25,6 +25,7 @@ from stemwise.songs.mixtures import Mixtures
 from stemwise.songs.pairs import PairOptions, Pairs
 from stemwise.songs.phrases import RollOptions, RollSong, RollWindows, roll_songs
 from stemwise.songs.song import Song
+from stemwise.songs.source import probe
 from stemwise.songs.window import Augmentation, WindowOptions, Windows
 from stemwise.symbolic.sets import NoteSets
 from stemwise.symbolic.windows import STILL, NoteAugmentation, NoteWindows
@@ -165,9 +166,12 @@ class LatentMaterial(WindowMaterial):
         assert data is not None
         source: Any = super()._stream(module, songs, seed, still)
         codec: Any = module.get_submodule("codec") if hasattr(module, "codec") else module.get_submodule("base.codec")
-        folder = data.folder / fingerprint(
-            codec, codec.config, source.options, seed, [song.name for song in source.songs]
-        )
+        songs_are = [
+            (song.name, song.frames, [(name, [probe(file) for file in files]) for name, files in song.stems.items()])
+            for song in source.songs
+        ]
+        asked = (self.recipe.model.type, source.options, self.recipe.data.floor_db, seed, songs.weights)
+        folder = data.folder / fingerprint(codec, codec.config, asked, songs_are)
         device = next(module.parameters()).device
 
         def change(stems: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import trees
 
 from stemwise.errors import SongError
@@ -296,6 +297,15 @@ def test_lakh_versions_of_a_title_stay_together(tmp_path: Path) -> None:
     with pytest.raises(SongError, match="no MIDI file"):
         (tmp_path / "empty").mkdir()
         lakh.lakh(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["data.json", "index.json"])
+def test_a_stray_file_changes_no_layout(name: str, tmp_path: Path) -> None:
+    for song in ("one", "two"):
+        (tmp_path / song).mkdir()
+        soundfile.write(tmp_path / song / "bass.wav", np.full((100, 1), 0.1), 8000)
+    (tmp_path / name).write_text('{"artist": "me"}')
+    assert [song.name for song in layouts.songs(tmp_path)] == ["one", "two"]
 
 
 def test_a_place_of_no_use_says_what_to_do(tmp_path: Path) -> None:

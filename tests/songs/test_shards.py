@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from stemwise import cli
+from stemwise.audio_io import native_name
 from stemwise.errors import SongError
 from stemwise.songs import Song, WindowOptions, Windows, packing
 from stemwise.songs.folder import folder
@@ -205,6 +206,25 @@ def test_what_cannot_be_decoded_is_left_out_by_name(source: Path, tmp_path: Path
     assert "left out when packed: flac24.flac: breaks off" in found.skipped[0].reason
     (again,) = pack(folder(tmp_path / "source"), tmp_path / "out", megabytes=100)
     assert not again.written and again.left_out == shard.left_out
+
+
+def test_a_short_wav_an_empty_stem_and_names_of_any_kind(tmp_path: Path) -> None:
+    """What libsndfile reads without complaint, or writes without being able to read it, is not packed as it is."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal((4000, 2))
+    for song in ("short", os.fsdecode(b"Caf\xe9")):
+        (tmp_path / "in" / song).mkdir(parents=True)
+        soundfile.write(native_name(tmp_path / "in" / song / "bass.wav"), noise, 8000, format="WAV")
+    odd = tmp_path / "in" / os.fsdecode(b"Caf\xe9")
+    soundfile.write(native_name(odd / "piano.wav"), noise[:0], 8000, format="WAV")
+    soundfile.write(native_name(odd / f"{'a' * 120}.wav"), noise, 8000, format="WAV")
+    whole = (tmp_path / "in" / "short" / "bass.wav").read_bytes()
+    songs = folder(tmp_path / "in")
+    (tmp_path / "in" / "short" / "bass.wav").write_bytes(whole[: len(whole) // 2])
+    (shard,) = pack(songs, tmp_path / "out")
+    assert [problem.name for problem in shard.left_out] == ["short"]
+    (back,) = shards(tmp_path / "out")
+    assert back.name == odd.name
+    assert not back.read(0, 100, ["piano"]).any() and back.read(0, 100, ["a" * 120]).any()
 
 
 def test_damage_is_found(packed: Path, tmp_path: Path) -> None:

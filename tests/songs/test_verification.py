@@ -73,7 +73,8 @@ def test_midi_files_are_parsed(tmp_path: Path) -> None:
     pytest.importorskip("symusic")
     (tmp_path / "good.mid").write_bytes(trees.midi_bytes(60))
     (tmp_path / "bad.mid").write_bytes(trees.midi_bytes(61)[:-4])
-    (tmp_path / "empty.mid").write_bytes(trees.midi_bytes(62)[:20])
+    header = trees.midi_bytes(62)[:14]
+    (tmp_path / "empty.mid").write_bytes(header + b"MTrk" + (4).to_bytes(4, "big") + b"\x00\xff\x2f\x00")
     report = verify(tmp_path)
     assert (report.midi, report.songs, report.ok) == (3, 0, False)
     assert [(p.name, p.reason[:14]) for p in report.corrupt] == [("bad", "cannot be pars"), ("empty", "holds no notes")]

@@ -16,6 +16,7 @@ from stemwise.errors import MidiFileError
 from stemwise.songs.synthetic import compose, write_midi
 from stemwise.symbolic import BAND, NOTE, Notes, assembled, is_midi, multiset, read_midi, written
 from stemwise.symbolic.midi import Music, in_order, lanes, notes_of
+from stemwise.symbolic.notes import features
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mixture2music"
 COUNT = len(BAND)
@@ -139,6 +140,28 @@ def test_text_and_system_exclusive_messages_are_written_back_and_the_rest_is_nam
     back = again(music, np.zeros(1, int), tmp_path)
     assert back.census.kept == music.census.kept
     assert np.array_equal(multiset(back.notes), multiset(music.notes))
+
+
+def test_text_of_an_unknown_encoding_keeps_its_bytes(tmp_path: Path) -> None:
+    latin, marker, utf8 = (
+        b"\xff\x05\x03h\xf6r",
+        b"\xff\x06\x03\xc9t\xe9",
+        "\xff\x05".encode("latin-1") + b"\x03" + "hö".encode(),
+    )
+    (tmp_path / "a.mid").write_bytes(midi((0, latin), (0, marker), (2, utf8), ON, OFF))
+    music = read_midi(tmp_path / "a.mid")
+    assert [event for _, event in music.census.kept] == [latin, marker]
+    back = again(music, np.zeros(1, int), tmp_path)
+    assert back.census.kept == music.census.kept
+    assert [one.text for track in back.score.tracks for one in track.lyrics] == ["hö"]
+    assert not back.score.markers
+
+
+def test_a_metre_that_is_none_counts_as_four_quarters(tmp_path: Path) -> None:
+    (tmp_path / "a.mid").write_bytes(midi((0, b"\xff\x58\x04\x04\x08\x18\x08"), ON, OFF))
+    music = read_midi(tmp_path / "a.mid")
+    assert music.metres == ((0, 4, 4),)
+    assert np.isfinite(features(music.notes, music.tpq, music.metres)).all()
 
 
 def test_ticks_become_seconds_by_the_tempo_map(tmp_path: Path) -> None:

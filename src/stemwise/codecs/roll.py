@@ -222,7 +222,8 @@ def _bars(score: symusic.Score, layout: RollLayout, length: int) -> np.ndarray:
     """The steps that begin bars, by the score's time signatures (4/4 before the first)."""
     per_tick = layout.steps / score.ticks_per_quarter
     changes: list[tuple[float, float]] = [
-        (sign.time * per_tick, 4 * layout.steps * sign.numerator / sign.denominator) for sign in score.time_signatures
+        (sign.time * per_tick, 4 * layout.steps * (sign.numerator / sign.denominator if sign.denominator else 1.0))
+        for sign in score.time_signatures
     ]
     if not changes or changes[0][0] > 0:
         changes.insert(0, (0.0, 4.0 * layout.steps))

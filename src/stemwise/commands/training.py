@@ -59,6 +59,8 @@ def train(
     else:
         with TrainingBar() as bar:
             outcome = run(loaded, **flow, progress=bar, notice=voice.say)  # type: ignore[arg-type]
+    if not outcome.lead:  # Lightning kills the first process when another ends with an error
+        raise typer.Exit(Code.OK)
     if outcome.interrupted:
         voice.say(f"stopped at step {outcome.step}; the same command continues")
     else:

@@ -26,7 +26,7 @@ class Layout:
 
 #: What names itself; a collection of MIDI files and any folder of songs are what remains.
 LAYOUTS = (
-    Layout(shards.LAYOUT, lambda places: Path(shards.INDEX) in places, shards.scan),
+    Layout(shards.LAYOUT, shards.recognises, shards.scan),
     Layout(slakh.LAYOUT, slakh.recognises, slakh.scan),
     Layout(moisesdb.LAYOUT, moisesdb.recognises, moisesdb.scan),
     Layout(cocochorales.LAYOUT, cocochorales.recognises, cocochorales.scan),

@@ -53,16 +53,20 @@ def moisesdb(path: Path | str) -> list[Song]:
 
 def recognises(places: list[Path]) -> bool:
     """Whether these paths, relative to a data set's root, look like MoisesDB."""
-    return any(place.name == "data.json" for place in places)
+    described = {place.parent for place in places if place.name == "data.json"}
+    return any(place.parent in described and place.name in _folders() for place in places)
+
+
+def _folders() -> set[str]:
+    return {*TAXONOMY, *(name.replace("_", " ") for name in TAXONOMY)}
 
 
 def scan(root: Path) -> Scan:
     """Read the headers and metadata of every song below `root`."""
-    # A folder of stem folders without its data.json is a song too, one with a problem.
-    ours = {*TAXONOMY, *(name.replace("_", " ") for name in TAXONOMY)}
 
+    # A folder of stem folders without its data.json is a song too, one with a problem.
     def is_song(folder: Path) -> bool:
-        return (folder / "data.json").is_file() or any((folder / name).is_dir() for name in ours)
+        return (folder / "data.json").is_file() or any((folder / name).is_dir() for name in _folders())
 
     found = folders(root, is_song)
     return collect(LAYOUT, ((place.name, place) for place in found), lambda _, place: _song(place, root))

@@ -29,7 +29,7 @@ from stemwise.errors import SongError
 from stemwise.songs.scanning import Problem
 from stemwise.songs.shards import FORMAT, INDEX, read_index, read_shard, sha256, shard_name
 from stemwise.songs.song import Song
-from stemwise.songs.source import File, opened, raw, size
+from stemwise.songs.source import File, lost_bytes, opened, raw, size
 from stemwise.songs.streams import Stream
 
 _BLOCK = 1 << 18
@@ -180,7 +180,7 @@ def _add(archive: tarfile.TarFile, key: str, song: Song, scratch: Path) -> dict[
         "mixture": mixture,
         "metadata": dict(song.metadata),
     }
-    text = json.dumps(about, ensure_ascii=False, default=str)
+    text = json.dumps(about, default=str)
     encoded.append(scratch / "json")
     encoded[-1].write_text(text, encoding="utf-8")
     for part in encoded:
@@ -202,7 +202,7 @@ def _names(song: Song) -> list[tuple[str | None, File, str]]:
     taken: set[str] = {"json"}
 
     def name(stem: str) -> str:
-        plain = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:60]  # tar has room for 100 characters
         unique = next(n for n in (plain, *(f"{plain}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
         taken.add(unique)
         return unique
@@ -222,11 +222,13 @@ def _encode(file: File, target: Path) -> Path:
 
     Raises SongError where it cannot be decoded, OSError where the result cannot be written.
     """
+    if lost_bytes(file) > 1:
+        raise SongError(f"{file.name}: is cut short, its header promises more; copy it again")
     try:
         with opened(file) as audio:
             if isinstance(file, Stream) or audio.format in _LOSSY:
                 return _decoded(file, target)
-            if audio.format != "FLAC" and audio.subtype in _EXACT:
+            if audio.frames and audio.format != "FLAC" and audio.subtype in _EXACT:
                 subtype, dtype = _EXACT[audio.subtype]
                 flac = target.with_name(f"{target.name}.flac")
                 _save(audio, _blocks(audio, dtype, file), flac, subtype)
@@ -275,7 +277,7 @@ def _save(audio: Any, blocks: Iterator[np.ndarray], target: Path, subtype: str) 
 def _write(file: Path, document: dict[str, Any], scratch: Path) -> None:
     """A JSON file that appears whole or not at all; several machines may write the same index at once."""
     partial = scratch / f".{file.name}.{uuid.uuid4().hex}.partial"
-    partial.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(document) + "\n", encoding="utf-8")
     _settle(partial, file)
 
 

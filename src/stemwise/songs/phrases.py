@@ -137,7 +137,7 @@ def _read(file: Path, layout: str) -> GridNotes:
         raise SongError(f"{file}: cannot be read as MIDI ({error}); remove it from the data set") from error
 
 
-@functools.lru_cache(_KEPT)
+@functools.lru_cache(64)  # each holds a file open
 def _packed(file: Path) -> np.ndarray:
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 

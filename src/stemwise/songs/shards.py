@@ -36,6 +36,11 @@ def shards(path: Path | str) -> list[Song]:
     return usable(path, scan(Path(path)))
 
 
+def recognises(places: list[Path]) -> bool:
+    """Whether these paths, relative to a data set's root, look like packed songs."""
+    return Path(INDEX) in places and any(place.name.startswith("shard-") for place in places)
+
+
 def scan(root: Path) -> Scan:
     """Read the indices below `root`: songs, shards that are missing or cut short, songs left out when packed."""
     index = read_index(root)

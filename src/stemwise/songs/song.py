@@ -74,4 +74,6 @@ def _add(row: np.ndarray, file: File, start: int) -> None:
             f"{file}: cannot be read at frame {max(start, 0)} ({error}); was it moved or cut short? "
             "`stemwise songs verify` on its data set names every such file"
         ) from error
+    if not np.isfinite(block).all():
+        raise SongError(f"{file}: holds samples that are not finite, after frame {max(start, 0)}; export it again")
     row[:, lead : lead + len(block)] += block.T  # a mono block broadcasts over the channels

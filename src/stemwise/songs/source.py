@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ import numpy as np
 import soundfile
 
 from stemwise.audio_io import native_name
+from stemwise.audio_io.reading import start_sndfile
 from stemwise.audio_io.views import Slice
+from stemwise.errors import AudioFileError
 from stemwise.songs import streams
 from stemwise.songs.streams import Stream
 
@@ -62,7 +65,14 @@ def opened(file: File) -> Iterator[Any]:
 
     Files are not kept open between reads: opening takes 0.05 ms, finding a place in FLAC 0.4 ms, decoding 6 s 15 ms.
     """
-    if isinstance(file, Path):
+    if isinstance(file, Path) and file.suffix.lower() == ".mp3":  # whose header may be wrong about its length
+        try:
+            found = start_sndfile(file)
+        except AudioFileError as error:
+            raise OSError(str(error)) from error
+        with found as audio:
+            yield audio
+    elif isinstance(file, Path):
         with soundfile.SoundFile(native_name(file)) as audio:
             yield audio
     elif isinstance(file, Stream):
@@ -87,6 +97,26 @@ def raw(file: Path | Member) -> Iterator[BinaryIO]:
 def size(file: File) -> int:
     """How many bytes it has (a sound track: its container)."""
     return file.size if isinstance(file, Member) else (file if isinstance(file, Path) else file.path).stat().st_size
+
+
+def probe(file: File) -> tuple[int, str]:
+    """The bytes that it has and a digest of some in its middle: tells a file from others of its name at next to no cost."""
+    if isinstance(file, Stream):
+        return probe(file.path)
+    with raw(file) as handle:
+        handle.seek(size(file) // 2)
+        return size(file), hashlib.blake2b(handle.read(4096), digest_size=8).hexdigest()
+
+
+def lost_bytes(file: File) -> int:
+    """Bytes that a RIFF header promises beyond the end of its file: libsndfile reads such a file without complaint."""
+    if isinstance(file, Stream) or file.suffix.lower() != ".wav":
+        return 0
+    with raw(file) as handle:
+        head = handle.read(8)
+    promised = int.from_bytes(head[4:8], "little")
+    whole = head[:4] == b"RIFF" and promised not in (0, 0xFFFFFFFF)  # else RF64, or a stream of unknown length
+    return promised + 8 - size(file) if whole else 0
 
 
 def _slice(archive: io.FileIO, member: Member) -> Slice:

@@ -27,7 +27,7 @@ def split_of(song: Song, seed: int = 0, shares: Mapping[str, float] = SHARES) ->
 
 def by_name(name: str, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
     """The split of whatever has this name, drawn by a hash of the seed and the name in proportion to the shares."""
-    digest = hashlib.blake2b(f"{seed}\n{name}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}\n{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64 * sum(shares.values())
     for split_name, share in shares.items():
         place -= share

@@ -21,7 +21,7 @@ from stemwise.songs import shards
 from stemwise.songs.layouts import scan_any
 from stemwise.songs.scanning import MidiSong, Problem, Scan, header
 from stemwise.songs.song import Song
-from stemwise.songs.source import File, opened
+from stemwise.songs.source import File, lost_bytes, opened
 
 _BLOCK = 1 << 18
 _SILENT = 10.0 ** (-80.0 / 20.0)
@@ -197,19 +197,8 @@ def _blocks(file: File, faults: list[str]) -> Iterator[np.ndarray]:
     except (soundfile.LibsndfileError, OSError) as error:
         faults.append(f"{file.name} breaks off after {frames} frames ({error}); copy it again")
         return
-    if frames < promised or _lost_bytes(file) > 1:
+    if frames < promised or lost_bytes(file) > 1:
         faults.append(f"{file.name} is cut short (it holds {frames} frames, its header promises more); copy it again")
-
-
-def _lost_bytes(file: File) -> int:
-    """Bytes that a RIFF header promises beyond the end of its file: libsndfile reads such a file without complaint."""
-    if not isinstance(file, Path) or file.suffix.lower() != ".wav":
-        return 0
-    with open(file, "rb") as handle:
-        head = handle.read(8)
-    size = int.from_bytes(head[4:8], "little")
-    whole = head[:4] == b"RIFF" and size not in (0, 0xFFFFFFFF)  # else RF64, or a stream of unknown length
-    return size + 8 - file.stat().st_size if whole else 0
 
 
 def _unequal(song: Song) -> tuple[str, ...]:

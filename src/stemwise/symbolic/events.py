@@ -16,6 +16,8 @@ from stemwise.errors import MidiFileError
 _HEADER = 14
 #: Meta events that are written back as they are, in a track of their own.
 _KEPT = {0x01, 0x02, 0x07, 0x54, 0x7F}
+#: Lyrics and markers, which symusic hands on where they are UTF-8.
+_TEXTS = {0x05, 0x06}
 _DROPPED = {0x00: "sequence number", 0x04: "instrument name", 0x20: "channel prefix", 0x21: "MIDI port"}
 _LENGTHS = {0x8: 2, 0x9: 2, 0xA: 2, 0xB: 2, 0xC: 1, 0xD: 1, 0xE: 2}
 
@@ -81,7 +83,7 @@ def _events(  # noqa: C901 - one branch a kind of event
             size, body = _number(data, place + 2)
             if body + size > end:
                 raise IndexError
-            if kind in _KEPT:
+            if kind in _KEPT or (kind in _TEXTS and not _is_text(data[body : body + size])):
                 kept.append((tick, data[place : body + size]))
             elif kind in _DROPPED:
                 lost[_DROPPED[kind]] += 1
@@ -112,6 +114,14 @@ def _events(  # noqa: C901 - one branch a kind of event
     hanging = sounding.total()
     if hanging:
         lost["note without an end"] += hanging
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _number(data: bytes, place: int) -> tuple[int, int]:

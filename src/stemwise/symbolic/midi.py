@@ -37,8 +37,11 @@ class Music:
 
     @property
     def metres(self) -> tuple[Metre, ...]:
-        """Tick, numerator and denominator of each time signature."""
-        return tuple((int(m.time), int(m.numerator), int(m.denominator)) for m in self.score.time_signatures)
+        """Tick, numerator and denominator of each time signature; 4/4 for one that is none."""
+        signs = self.score.time_signatures
+        return tuple(
+            (int(m.time), *((int(m.numerator), int(m.denominator)) if m.denominator else (4, 4))) for m in signs
+        )
 
     @property
     def tempos(self) -> tuple[tuple[int, int], ...]:
@@ -84,12 +87,20 @@ def read_midi(file: Path | str) -> Music:
     except (RuntimeError, ValueError) as error:
         reason = str(error).removeprefix("MiniMidi: ").split("!")[0]
         raise MidiFileError(f"{file}: cannot be read as MIDI ({reason}); copy or export it again") from error
+    score.markers = score.markers.filter(_whole)
+    for track in score.tracks:
+        track.lyrics = track.lyrics.filter(_whole)
     notes = notes_of(score)
     if not len(notes):
         hanging = found.lost.get("note without an end")
         more = f" ({hanging} begin, none ends)" if hanging else ""
         raise MidiFileError(f"{file}: has no notes{more}; give a file in which something is played")
     return Music(score, notes, found)
+
+
+def _whole(text: Any) -> bool:
+    """Whether symusic could read a text; else the census has kept its bytes."""
+    return "\ufffd" not in text.text
 
 
 def notes_of(score: Any) -> Notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def songs_of(place: str, split: str | None = None, notice: Callable[[str], None]
     if split not in (None, "train", "validation"):
         raise SongError(f"{place}: a folder of MIDI files has the splits train and validation, not {split!r}")
     if split is not None:
-        files = [file for file in files if (zlib.crc32(file.name.encode()) % 10 == 0) == (split == "validation")]
+        files = [file for file in files if (zlib.crc32(os.fsencode(file.name)) % 10 == 0) == (split == "validation")]
     found = Files(files, notice)
     if not len(found):
         raise SongError(f"{folder}: no MIDI file with notes ({', '.join(sorted(MIDI_SUFFIXES))}) here; check the path")
