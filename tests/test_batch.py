@@ -120,7 +120,6 @@ def test_missing_inputs_fail_when_their_turn_comes(tmp_path: Path) -> None:
     ("error", "said"),
     [
         (AudioFileError("b.wav: broken. Mend it."), "b.wav: broken. Mend it."),
-        (QueryError("the span lies beyond its end"), "the span lies beyond its end"),
         (OSError(28, "No space left on device", "out/b"), "out/b: No space left"),
         (MemoryError(), "b.wav: not enough memory"),
         (ZeroDivisionError("oops"), "b.wav: an error that should not happen (ZeroDivisionError: oops)"),
@@ -140,7 +139,7 @@ def test_one_bad_input_stops_no_other(error: Exception, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ModelError("no model"), QueryError("of one"), Cancelled("stop"), KeyboardInterrupt()]
+    "error", [ModelError("no model"), QueryError("contradicts itself"), Cancelled("stop"), KeyboardInterrupt()]
 )
 def test_what_concerns_all_inputs_is_raised(error: BaseException) -> None:
     def work(item: Item) -> Outcome:

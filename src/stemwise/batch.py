@@ -77,7 +77,7 @@ def work_through(
 ) -> list[Outcome]:
     """Do `work` on each item. A bad input becomes a failed outcome and the next one follows; `notice` hears of each.
 
-    What would fail for every input alike is raised: ModelError and Cancelled; and QueryError, where there is only one.
+    What would fail for every input alike is raised: ModelError, QueryError and Cancelled.
     """
     outcomes: list[Outcome] = []
     for item in items:
@@ -85,11 +85,9 @@ def work_through(
             if item.problem is not None:
                 raise AudioFileError(item.problem)
             outcome = work(item)
-        except (ModelError, Cancelled):
+        except (ModelError, QueryError, Cancelled):
             raise
         except Exception as error:  # whatever is wrong with one input must not cost the others
-            if isinstance(error, QueryError) and len(items) == 1:
-                raise
             outcome = Outcome(item, "failed", message=explain(error, item.source), trace=traceback.format_exc())
         outcomes.append(outcome)
         notice(outcome)

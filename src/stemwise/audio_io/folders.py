@@ -6,6 +6,7 @@ import glob
 import os
 import platform
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -34,7 +35,7 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
     target = Path(os.path.abspath(target))
     if existing is Existing.REFUSE:
         refuse_existing(target)
-    hidden = f".{target.name}.partial-{platform.node()}-"
+    hidden = f".{target.name}.partial-{zlib.crc32(platform.node().encode()):08x}-"
     partial = target.with_name(f"{hidden}{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -138,7 +138,12 @@ def edit(
                 )
             return put_audio(folder, audio, how)
 
-        return produce(Item(item.source, f"{item.track}-{label}"), place, made, make)
+        try:
+            return produce(Item(item.source, f"{item.track}-{label}"), place, made, make)
+        except QueryError as error:  # of several, one song may be too short for the span, or lack the stem
+            if len(items) == 1:
+                raise
+            raise AudioFileError(f"{item.source}: {error}") from error
 
     outcomes = work_through(items, work, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "edit", outcomes))
