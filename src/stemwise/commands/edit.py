@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +13,11 @@ from stemwise.commands import options as o
 from stemwise.commands.console import Voice
 from stemwise.commands.ranking import Ranking
 from stemwise.commands.recompose import Recomposing, one_number
+
+if TYPE_CHECKING:
+    from stemwise.batch import Item
+    from stemwise.model import Model
+    from stemwise.stems import Audio
 
 
 def edit(
@@ -70,9 +77,9 @@ def edit(
     from stemwise.batch import Item, Outcome, find, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
-    from stemwise.errors import AudioFileError, QueryError
+    from stemwise.errors import QueryError
     from stemwise.loading import load
-    from stemwise.outputs import MIX, Made, load_stems, read_folder
+    from stemwise.outputs import MIX, Made
     from stemwise.stems import known_names
 
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
@@ -117,13 +124,7 @@ def edit(
         made = Made("edit", loaded.name, {MIX: item.source}, seed, parameters)
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
-            found = read_folder(item.source, loaded.stems) if item.source.is_dir() else None
-            if found is not None and found.stems and found.unknown:
-                raise AudioFileError(
-                    f"{item.source}: {found.unknown[0].name} is not a stem that the model {loaded.name} has, and would be lost. "
-                    "Give the mix alone, as a file, or move what is no stem elsewhere."
-                )
-            source = item.source if found is None else load_stems(found) if found.stems else found.mix or item.source
+            source = _heard(item.source, loaded)
             with voice.progress(item.track) as progress:
                 audio = loaded.edit(
                     source,
@@ -138,15 +139,40 @@ def edit(
                 )
             return put_audio(folder, audio, how)
 
-        try:
+        with _alone(item, len(items)):
             return produce(Item(item.source, f"{item.track}-{label}"), place, made, make)
-        except QueryError as error:  # of several, one song may be too short for the span, or lack the stem
-            if len(items) == 1:
-                raise
-            raise AudioFileError(f"{item.source}: {error}") from error
 
     outcomes = work_through(items, work, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "edit", outcomes))
+
+
+def _heard(source: Path, model: Model) -> Audio | Path:
+    """The stems of a folder, or its mix where it has none; a file as it is. Raises AudioFileError."""
+    from stemwise.errors import AudioFileError
+    from stemwise.outputs import load_stems, read_folder
+
+    if not source.is_dir():
+        return source
+    found = read_folder(source, model.stems)
+    if found.stems and found.unknown:
+        raise AudioFileError(
+            f"{source}: {found.unknown[0].name} is not a stem that the model {model.name} has, and would be lost. "
+            "Give the mix alone, as a file, or move what is no stem elsewhere."
+        )
+    return load_stems(found) if found.stems else found.mix or source
+
+
+@contextmanager
+def _alone(item: Item, of: int) -> Iterator[None]:
+    """Of several songs, one may be too short for the span, or lack the stem: that costs no other."""
+    from stemwise.errors import AudioFileError, QueryError
+
+    try:
+        yield
+    except QueryError as error:
+        if of == 1:
+            raise
+        raise AudioFileError(f"{item.source}: {error}") from error
 
 
 def _label(asked: dict[str, tuple[str, ...]], span: tuple[float, float] | None) -> str:
