@@ -350,7 +350,7 @@ class Model:
                     fixed[name] = (signal.to(self.device), where.to(self.device))
             heard = {name: cut(signal, start, self.window).to(self.device) for name, signal in context.items()}
             window = self.system.sample(
-                wanted, Context(heard, fixed, scale), seed=(run.seed * 1_000_003 + index) % 2**63, steps=run.steps
+                wanted, Context(heard, fixed, scale), seed=run.seed * 1_000_003 + index, steps=run.steps
             ).cpu()
             run.tell(min(total, start + self.window) / self.rate, total / self.rate)
             return window

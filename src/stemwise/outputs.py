@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,7 +143,7 @@ def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = 
         "parameters": dict(made.parameters),
         **made.facts,
     }
-    _put(document, folder)
+    _write_manifest(document, folder)
     return document
 
 
@@ -163,16 +164,14 @@ def finish_files(folder: Path, made: Made, stems: Mapping[str, Mapping[str, Any]
         "parameters": dict(made.parameters),
         **made.facts,
     }
-    _put(document, folder)
+    _write_manifest(document, folder)
     return document
 
 
 def describe_input(path: Path) -> dict[str, Any]:
     """Name, hash and shape of what went in: a file, or a folder of stems (hash over its files' hashes, by name)."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
-        digest = hashlib.sha256("".join(f"{file.name}:{sha256(file)}\n" for file in files).encode()).hexdigest()
-        return {"folder": path.name, "sha256": digest}
+        return {"folder": path.name, "sha256": digest(path, _audio_files(path))}
     if is_midi(path):
         return {"file": path.name, "sha256": sha256(path)}
     with open_audio(path) as source:
@@ -280,8 +279,15 @@ def put_mixture(found: StemFolder, scratch: Path) -> Path:
 
 def model_digest(folder: Path) -> str:
     """What tells a model folder from others of its name: the hex digest of its weights and configurations."""
-    files = sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.json")])
-    return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
+    return digest(folder, [*folder.rglob("*.safetensors"), *folder.rglob("*.json")])
+
+
+def digest(folder: Path, files: Iterable[Path]) -> str:
+    """The hex digest of files in a folder: of their places in it and their bytes."""
+    found = hashlib.sha256()
+    for file in sorted(files):
+        found.update(os.fsencode(f"{file.relative_to(folder).as_posix()}:{sha256(file)}\n"))
+    return found.hexdigest()
 
 
 def sha256(file: Path) -> str:
@@ -290,7 +296,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _put(document: Mapping[str, Any], folder: Path) -> None:
+def _write_manifest(document: Mapping[str, Any], folder: Path) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     # Names of files may hold bytes that are no text; what replaces them is how JSON writes such characters.
     (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")

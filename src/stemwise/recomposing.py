@@ -83,7 +83,7 @@ def _continued(
             where = torch.arange(system.window) < overlap
             fixed = (cut(known[:, 0], 0, system.window).to(device), where.to(device))
         window = cut(mix[0], start, system.window).to(device)
-        each = [(seed * 1_000_003 + index) % 2**63 for seed in seeds]
+        each = [seed * 1_000_003 + index for seed in seeds]
         made = system.answer(window, heard, wanted, seeds=each, steps=run.steps, fixed=fixed)
         run.tell(min(total, start + system.window) / system.rate, total / system.rate)
         return made[:, None].cpu()

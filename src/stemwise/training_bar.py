@@ -31,7 +31,9 @@ class TrainingBar:
         self._task = self._bar.add_task("training", total=None, figures="")
 
     def __call__(self, progress: Progress) -> None:
-        """Show the state after a step."""
+        """Show the state after a step. The bar appears with the first: of several processes one alone has any to show."""
+        if self._console.is_terminal:
+            self._bar.start()
         figures = f"loss {progress.loss:.4f}  {progress.windows_per_second:.1f} windows/s"
         if progress.validation is not None:
             figures += f"  validation {progress.validation:.4f} (best {progress.best:.4f})"
@@ -42,8 +44,6 @@ class TrainingBar:
             self._console.print(f"step {progress.step}/{progress.steps}  {figures}", highlight=False, soft_wrap=True)
 
     def __enter__(self) -> TrainingBar:
-        if self._console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(

@@ -25,7 +25,7 @@ from stemwise.songs.mixtures import Mixtures
 from stemwise.songs.pairs import PairOptions, Pairs
 from stemwise.songs.phrases import RollOptions, RollSong, RollWindows, roll_songs
 from stemwise.songs.song import Song
-from stemwise.songs.source import probe
+from stemwise.songs.source import identity
 from stemwise.songs.window import Augmentation, WindowOptions, Windows
 from stemwise.symbolic.sets import NoteSets
 from stemwise.symbolic.windows import STILL, NoteAugmentation, NoteWindows
@@ -167,7 +167,7 @@ class LatentMaterial(WindowMaterial):
         source: Any = super()._stream(module, songs, seed, still)
         codec: Any = module.get_submodule("codec") if hasattr(module, "codec") else module.get_submodule("base.codec")
         songs_are = [
-            (song.name, song.frames, [(name, [probe(file) for file in files]) for name, files in song.stems.items()])
+            (song.name, song.frames, [(name, [identity(file) for file in files]) for name, files in song.stems.items()])
             for song in source.songs
         ]
         asked = (self.recipe.model.type, source.options, self.recipe.data.floor_db, seed, songs.weights)

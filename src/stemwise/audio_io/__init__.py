@@ -7,7 +7,7 @@ remedy.
 
 from __future__ import annotations
 
-from stemwise.audio_io.folders import Existing, native_name, output_folder, refuse_existing
+from stemwise.audio_io.folders import Existing, output_folder, refuse_existing
 from stemwise.audio_io.reading import (
     AUDIO_SUFFIXES,
     MAX_CHANNELS,
@@ -36,7 +36,6 @@ __all__ = [
     "StemWriter",
     "Written",
     "encoding",
-    "native_name",
     "open_audio",
     "output_folder",
     "probe",

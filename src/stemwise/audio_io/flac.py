@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from stemwise.audio_io.folders import native_name
-from stemwise.audio_io.views import JoinedFile
+from stemwise.audio_io.views import JoinedFile, native_name
 
 _TOTAL = 21  # offset of the byte whose low half begins the 36-bit number of samples, after the marker "fLaC"
 UNKNOWN_FRAMES = 1 << 40

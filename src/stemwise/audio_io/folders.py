@@ -51,17 +51,12 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
         yield partial
         if existing is Existing.REFUSE:
             refuse_existing(target)
-        _put(partial, target)
+        _move(partial, target)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, AudioFileError):  # name the folder that was asked for, not the hidden one
             raise AudioFileError(str(error).replace(str(partial), str(target))) from error
         raise
-
-
-def native_name(path: Path) -> bytes | str:
-    """A path for libsndfile: as bytes, because names in old archives may be bytes that are no text; Windows knows only text."""
-    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 def _runs(process: str) -> bool:
@@ -88,7 +83,7 @@ def refuse_existing(target: Path) -> None:
         )
 
 
-def _put(partial: Path, target: Path) -> None:
+def _move(partial: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.replaced-{os.getpid()}")
     try:
         had_one = target.exists() or target.is_symlink()

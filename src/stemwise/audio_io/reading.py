@@ -19,8 +19,8 @@ import numpy as np
 import soundfile
 
 from stemwise.audio_io.flac import UNKNOWN_FRAMES, counted_view, decodable_frames
-from stemwise.audio_io.folders import native_name
 from stemwise.audio_io.mpeg import corrected_view
+from stemwise.audio_io.views import native_name
 from stemwise.errors import AudioFileError
 
 MIN_RATE = 4_000

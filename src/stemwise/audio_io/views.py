@@ -1,10 +1,15 @@
-"""Files seen otherwise than they lie on disk: with another beginning, or one inside another; nothing is copied or touched."""
+"""How libsndfile sees files: by what name, with another beginning, or one inside another; nothing is copied or touched."""
 
 from __future__ import annotations
 
 import io
 import os
 from pathlib import Path
+
+
+def native_name(path: Path) -> bytes | str:
+    """A path for libsndfile: as bytes, because names in old archives may be bytes that are no text; Windows knows only text."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 class _View(io.RawIOBase):

@@ -19,8 +19,8 @@ from types import TracebackType
 import numpy as np
 import soundfile
 
-from stemwise.audio_io.folders import native_name
 from stemwise.audio_io.reading import start_sndfile
+from stemwise.audio_io.views import native_name
 from stemwise.errors import AudioFileError
 
 # Sizes in a RIFF header are 32-bit; beyond, the file is written as RF64 (EBU Tech 3306), same ending.
@@ -193,17 +193,9 @@ class AudioWriter:
                 "the folder's access rights."
             ) from error
         try:
+            name = native_name(self._partial)
             self._file = soundfile.SoundFile(
-                native_name(self._partial),
-                "w",
-                self.rate,
-                self.channels,
-                how.subtype,
-                None,
-                container,
-                True,
-                level,
-                mode,
+                name, "w", self.rate, self.channels, how.subtype, None, container, True, level, mode
             )
         except (soundfile.SoundFileError, ValueError) as error:
             self._partial.unlink(missing_ok=True)

@@ -74,6 +74,7 @@ def accompany(
     how = o.encoding_of(mp3, mp3_bitrate, flac, int16, int24, float32)
     voice = Voice(quiet, verbose, as_json)
     if m.any_midi(given):
+        v.check_encoding(how, render)
         o.only_for_audio(
             rank=rank, stem=stem, negative=negative, guidance=guidance, gamma=gamma, strength=strength, acts=acts
         )
@@ -82,7 +83,7 @@ def accompany(
         parts = m.played(given, prior, asked)
         asked = asked or tuple(stem for stem in prior.system.names if stem not in parts.files)
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
-        making = m.Accompanying(prior, where, parts, asked, steps, v.views(plot, render, how))
+        making = m.Accompanying(prior, where, parts, asked, steps, v.Views(plot, render, how))
         base = name or next(iter(parts.files.values())).stem
         numbers = takes(base, candidates)
         outcomes = work_through(

@@ -73,13 +73,14 @@ def generate(
     seeds = range(seed, seed + count)
     numbers = {f"{name}-{n}" if name and count > 1 else name or f"seed-{n}": n for n in seeds}
     if midi:
+        v.check_encoding(how, render)
         o.only_for_audio(
             rank=rank, stem=stem, negative=negative, guidance=guidance, gamma=gamma, strength=strength, acts=acts
         )
         prior = m.prior(model, device)
         parts = known_names(o.names(stems), prior.system.names, f"the model {prior.name} has") or prior.system.names
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
-        making = m.Generating(prior, where, parts, m.bars_of(seconds), steps, v.views(plot, render, how))
+        making = m.Generating(prior, where, parts, m.bars_of(seconds), steps, v.Views(plot, render, how))
         made = work_through(
             [Item(Path(f"seed {n}"), track) for track, n in numbers.items()],
             lambda item: making.work(item, numbers[item.track], voice),

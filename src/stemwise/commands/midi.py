@@ -123,13 +123,12 @@ def check(asked: Asked, midi: bool, stems: bool, kind: str) -> None:
         )
 
 
-def views(plot: bool, render: bool, how: Encoding, *, beside_audio: bool = False) -> Views:
-    """The views that options ask for. Raises QueryError for an encoding of audio where none is made."""
+def check_encoding(how: Encoding, audio: bool) -> None:
+    """Raise QueryError for an encoding of audio where none is made."""
     from stemwise.audio_io import FLOAT_WAV
 
-    if how != FLOAT_WAV and not (render or beside_audio):
+    if how != FLOAT_WAV and not audio:
         raise QueryError("--mp3, --flac, --int16 and --int24 are for audio; of MIDI it is made with --render")
-    return Views(plot, render, how)
 
 
 def only_for_midi(plot: bool, render: bool) -> None:

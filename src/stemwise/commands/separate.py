@@ -92,7 +92,7 @@ def separate(
     kind = about(model)
     items = find(inputs, kind.stems, AUDIO_SUFFIXES | MIDI_SUFFIXES, apart=out)
     scores = {item for item in items if m.midi_file(item.source) is not None}
-    seen = m.views(plot, render, how, beside_audio=len(scores) < len(items)) if scores else m.Views(plot, render)
+    seen = m.Views(plot, render, how if scores else None)
     asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, table, seen)
     m.check(asked, bool(scores), bool(stems or two_stems), kind.type)
 
@@ -101,6 +101,7 @@ def separate(
 
     works: dict[bool, Callable[[Item], Outcome]] = {}  # by whether the input is MIDI
     if scores:
+        m.check_encoding(how, render or len(scores) < len(items))
         o.only_for_audio(
             overlap=overlap, stem=stem, negative=negative, guidance=guidance, phase=phase, likelihood=likelihood
         )

@@ -241,8 +241,8 @@ def last(states: Iterable[State]) -> State:
 
 
 def seeded(seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> NoiseSource:
-    """Noise from a seed, drawn on the CPU in float32 so that it is the same on every device and for every dtype."""
-    generator = torch.Generator().manual_seed(seed)
+    """Noise from a seed of any size, drawn on the CPU in float32 so that it is the same on every device and for every dtype."""
+    generator = torch.Generator().manual_seed(seed % 2**63)
     return lambda shape: torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
 
 

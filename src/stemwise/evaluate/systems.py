@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +213,6 @@ def _is_outputs(name: str) -> bool:
 
 def _content(folder: Path) -> str:
     """A digest of the files and their names."""
-    from stemwise.outputs import sha256
+    from stemwise.outputs import digest
 
-    lines = sorted(f"{file.relative_to(folder)} {sha256(file)}" for file in folder.rglob("*") if file.is_file())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return digest(folder, (file for file in folder.rglob("*") if file.is_file()))[:16]

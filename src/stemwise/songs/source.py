@@ -13,9 +13,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import soundfile
 
-from stemwise.audio_io import native_name
 from stemwise.audio_io.reading import start_sndfile
-from stemwise.audio_io.views import Slice
+from stemwise.audio_io.views import Slice, native_name
 from stemwise.errors import AudioFileError
 from stemwise.songs import streams
 from stemwise.songs.streams import Stream
@@ -99,10 +98,10 @@ def size(file: File) -> int:
     return file.size if isinstance(file, Member) else (file if isinstance(file, Path) else file.path).stat().st_size
 
 
-def probe(file: File) -> tuple[int, str]:
+def identity(file: File) -> tuple[int, str]:
     """The bytes that it has and a digest of some in its middle: tells a file from others of its name at next to no cost."""
     if isinstance(file, Stream):
-        return probe(file.path)
+        return identity(file.path)
     with raw(file) as handle:
         handle.seek(size(file) // 2)
         return size(file), hashlib.blake2b(handle.read(4096), digest_size=8).hexdigest()

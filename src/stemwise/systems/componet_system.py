@@ -182,9 +182,7 @@ class ComponetSystem(Mono):
             mix = sum(beside.values(), torch.zeros(self.window, device=device))
             held = context.fixed.get(name)
             fixed = None if held is None else (held[0][0], held[1])
-            own = [
-                (seed * len(self.names) + self.names.index(name)) % 2**63
-            ]  # stems of one noise would resemble each other
+            own = [seed * len(self.names) + self.names.index(name)]  # stems of one noise would resemble each other
             made[name] = self.answer(mix, tuple(beside), (name,), seeds=own, steps=steps, fixed=fixed)[0]
             beside[name] = made[name] if fixed is None else torch.where(fixed[1], fixed[0], made[name])
         return torch.stack([made[name] for name in wanted])[:, None]

@@ -181,7 +181,7 @@ class RollSystem:
         place = next(self.prior.parameters()).device
 
         def of(window: int) -> NoiseSource:
-            source = seeded((seed * 1_000_003 + window) % 2**63, place)
+            source = seeded(seed * 1_000_003 + window, place)
             return lambda shape: temperature * source(shape)
 
         return of
