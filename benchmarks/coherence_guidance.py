@@ -33,7 +33,7 @@ GIVEN, WANTED = ("bass", "drums"), ("piano", "guitar")
 
 
 def guided(model: stemwise.Model, encoder: torch.nn.Module, where: str, strength: float) -> stemwise.Model:
-    """The model with its sampler guided: strength * min(1, 1 / sigma) times the score, so that the outline comes first."""
+    """The model with its sampler guided: strength * min(1, 1 / sigma^2) times the score, so that the outline comes first."""
     through = {"x0": energy_at_x0, "denoiser": energy}[where]
 
     def guide(denoiser, context, decode):

@@ -58,6 +58,7 @@ def test_sets_are_drawn_by_length_or_by_weight(tmp_path: Path) -> None:
 
     a, b = tmp_path / "a", tmp_path / "b"
     assert abs(share(f"[{a}, {b}]") - 0.25) < 0.07
+    write_song(a / "of no use", {"voice": 0.5}, frames=40_000)
     assert abs(share(f"[{{path: {a}, weight: 3}}, {{path: {b}, weight: 1}}]") - 0.75) < 0.07
 
 

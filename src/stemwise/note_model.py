@@ -157,7 +157,7 @@ class NoteModel:
             self.assigner,
             Question(music.notes, music.tpq, music.metres, given, allowed, told=bool(present)),
             steps=spent,
-            generator=None if seed is None else torch.Generator().manual_seed(seed),
+            generator=None if seed is None else torch.Generator().manual_seed(seed % 2**63),
             temperature=temperature,
             progress=_teller(music, progress),
         )

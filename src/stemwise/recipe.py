@@ -201,8 +201,8 @@ class DataSection(Section):
 
 
 class OptimSection(Section):
-    """Rates rise for `warmup` steps, then `decay`: cosine or square root of what is left (both end at `final` times the
-    rate at the last step), inverse square root of the step, or constant. `clip`: largest norm of the gradient.
+    """Rates rise for `warmup` steps, then `decay`: cosine or square root of what is left (both fall towards `final`
+    times the rate), inverse square root of the step, or constant. `clip`: largest norm of the gradient.
 
     AdamW with `lr`, `betas`; matrices in the parts of the network that `muon` names take Muon with `muon_lr`.
     """

@@ -36,7 +36,8 @@ class TrainingBar:
             self._bar.start()
         figures = f"loss {progress.loss:.4f}  {progress.windows_per_second:.1f} windows/s"
         if progress.validation is not None:
-            figures += f"  validation {progress.validation:.4f} (best {progress.best:.4f})"
+            best = "" if progress.best is None else f" (best {progress.best:.4f})"
+            figures += f"  validation {progress.validation:.4f}{best}"
         self._bar.update(self._task, completed=progress.step, total=progress.steps, figures=figures)
         quiet = time.monotonic() - self._said < self._every and progress.step < progress.steps
         if not self._console.is_terminal and not quiet:

@@ -21,9 +21,10 @@ from stemwise.recipe import DataSetSection, Recipe
 from stemwise.songs.corpus import Corpus, DataSet, gather
 from stemwise.songs.grouping import GROUPINGS, REST, group, leaves
 from stemwise.songs.kept import Kept, fingerprint
-from stemwise.songs.mixtures import Mixtures
+from stemwise.songs.mixtures import Mixtures, words_of
 from stemwise.songs.pairs import PairOptions, Pairs
 from stemwise.songs.phrases import RollOptions, RollSong, RollWindows, roll_songs
+from stemwise.songs.scanning import Problem
 from stemwise.songs.song import Song
 from stemwise.songs.source import identity
 from stemwise.songs.window import Augmentation, WindowOptions, Windows
@@ -106,7 +107,9 @@ class WindowMaterial(Material[Corpus]):
         return None
 
     def _stream(self, module: nn.Module, songs: Corpus, seed: int, still: bool) -> Stream:
-        return Windows(songs.songs, self._options(module, still), seed, songs.weights)
+        options = self._options(module, still)
+        useful = songs.having(lambda song: any(map(song.has, options.names)))
+        return Windows(useful.songs, options, seed, useful.weights)
 
     def _options(self, module: nn.Module, still: bool) -> WindowOptions:
         data, (names, rate, _) = self.recipe.data, checkpoint.shape_of(module)
@@ -138,7 +141,8 @@ class MixtureMaterial(WindowMaterial):
     def _stream(self, module: nn.Module, songs: Corpus, seed: int, still: bool) -> Stream:
         options = self._options(module, still)
         one = dataclasses.replace(options, channels=self.recipe.data.channels or 1)
-        return Mixtures(songs.songs, one, seed, songs.weights)
+        useful = songs.having(lambda song: not words_of(song).isdisjoint(one.names))
+        return Mixtures(useful.songs, one, seed, useful.weights)
 
 
 class LatentMaterial(WindowMaterial):
@@ -188,8 +192,8 @@ class PairMaterial(WindowMaterial):
     def describe(self, stream: Stream) -> str:
         """Songs and hours."""
         assert isinstance(stream, Pairs)
-        left_out = f", {stream.left_out} more left out (without two stems)" if stream.left_out else ""
-        return _hours(stream.songs) + left_out
+        left_out = sum(len(song.stems) < 2 for song in self.training.songs)
+        return _hours(stream.songs) + (f", {left_out} more left out (without two stems)" if left_out else "")
 
     def _regroup(self, section: DataSetSection) -> Callable[[Song], Song] | None:
         return super()._regroup(section) or leaves
@@ -205,7 +209,8 @@ class PairMaterial(WindowMaterial):
             floor_db=data.floor_db,
             **{**data.pairs.model_dump(), **({"gain_db": 0.0} if still else {})},
         )
-        return Pairs(songs.songs, options, seed, songs.weights)
+        useful = songs.having(lambda song: len(song.stems) > 1)
+        return Pairs(useful.songs, options, seed, useful.weights)
 
 
 class RollMaterial(Material[list[RollSong]]):
@@ -219,7 +224,11 @@ class RollMaterial(Material[list[RollSong]]):
 
     def _read(self, sections: Sequence[DataSetSection]) -> list[RollSong]:
         seed = self.recipe.data.split_seed
-        return [song for one in sections for song in roll_songs(one.path, one.split, seed)]
+
+        def tell(problem: Problem) -> None:
+            self._notice(f"left out: {problem.name} {problem.reason}")
+
+        return [song for one in sections for song in roll_songs(one.path, one.split, seed, tell)]
 
     def _stream(self, module: nn.Module, songs: list[RollSong], seed: int, still: bool) -> Stream:
         assert self.recipe.data.rolls is not None

@@ -158,7 +158,12 @@ def test_a_study_prints_which_relations_hold(songs: Path, tmp_path: Path) -> Non
     )
     done = run("evaluate", "--protocol", "mine.yaml", "-o", "out")
     assert done.exit_code == 0, done.output
-    assert "| oracle-mask better than floor (common sense) | sdr |" in done.stdout and "| held |" in done.stdout
+    assert "| oracle-mask better than floor (common sense) | sdr |" in done.stdout
+    assert "the songs are too few" in done.stdout  # three
+    (tmp_path / "flaw.yaml").write_text((tmp_path / "mine.yaml").read_text().replace("worse: floor", "worse: flaw"))
+    missing = run("evaluate", "--protocol", "flaw.yaml", "-o", "never")
+    assert missing.exit_code == 2 and "no system is called 'flaw'" in missing.output
+    assert not list((tmp_path / "never").glob("*/songs/*.json"))
     quick = run("evaluate", "--protocol", "mine.yaml", "--quick", "-o", "quick")
     assert quick.exit_code == 0 and "log-mel-l1" in quick.stdout
     (tmp_path / "wrong.yaml").write_text("name: x\nsongs: {path: x}\nsongz: 3\nsystems: [{system: a, stepz: 1}]\n")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
 from small_songs import blurred, read, write_songs
 
 import stemwise.evaluate.measures as measures
@@ -21,6 +24,7 @@ from stemwise.evaluate.compare import comparison
 from stemwise.evaluate.figures import _jackknife, _ratio
 from stemwise.evaluate.relations import Relation, check_relations
 from stemwise.evaluate.report import _rows, document, tables_of
+from stemwise.evaluate.results import SongResult
 from stemwise.metrics.frechet import frechet_audio_distance
 from stemwise.metrics.msdm import means, score_song
 from stemwise.songs import Song
@@ -189,7 +193,38 @@ def test_compare_names_missing_songs_and_refuses_other_protocols(songs: list[Son
         compare(two / "mask", tmp_path / "longer-out" / "x")
 
 
-def test_relations_hold_or_do_not(songs: list[Song], tmp_path: Path) -> None:
+def test_only_what_both_have_is_compared(songs: list[Song], tmp_path: Path) -> None:
+    """A system that has no value where songs are hard is not better for it."""
+    runs = evaluate([Entrant("all", blurred, {}), Entrant("picky", blurred, {})], songs, ASKED, tmp_path / "out")
+    rows = runs[1].read("song-0").rows
+    runs[1].keep(SongResult("song-0", tuple(replace(row, value=None) for row in rows)), {})
+    for pair in compare(tmp_path / "out" / "all", tmp_path / "out" / "picky").pairs:
+        assert pair.difference.difference.mean == pytest.approx(0, abs=1e-9), pair
+        assert pair.a.mean == pytest.approx(pair.b.mean)
+
+
+def test_songs_replaced_by_others_of_their_length_are_not_gone_on_with(songs: list[Song], tmp_path: Path) -> None:
+    evaluate([Entrant("x", blurred, {})], songs, ASKED, tmp_path / "out")
+    file = next(iter(songs[1].stems.values()))[0]
+    sound, rate = soundfile.read(file)
+    soundfile.write(file, sound[::-1], rate, subtype="FLOAT")
+    with pytest.raises(RecipeError, match=r"other settings: files\.song-1 was"):
+        evaluate([Entrant("x", blurred, {})], songs, ASKED, tmp_path / "out")
+    evaluate([Entrant("x", blurred, {})], songs, ASKED, tmp_path / "again")
+    found = compare(tmp_path / "out" / "x", tmp_path / "again" / "x")
+    assert found.other_files == ("song-1",) and "other copies or other songs, 1 song(s): song-1" in comparison(found)
+
+
+def test_names_that_are_no_text_or_long_are_evaluated(songs: list[Song], tmp_path: Path) -> None:
+    named = [replace(song, name=name) for song, name in zip(songs, ("b\udce9", "歌" * 100, "歌" * 101))]
+    (run,) = evaluate([Entrant("x", blurred, {})], named, ASKED, tmp_path / "out")
+    assert run.finished() == tuple(song.name for song in named)
+    write_report(tmp_path / "out", [run])
+    assert "b\\udce9" in (tmp_path / "out" / "results.csv").read_text()
+
+
+def test_relations_hold_or_do_not(tmp_path: Path) -> None:
+    songs = write_songs(tmp_path / "songs", count=6)
     noise = torch.Generator().manual_seed(0)
 
     def noisy(question):
@@ -204,6 +239,8 @@ def test_relations_hold_or_do_not(songs: list[Song], tmp_path: Path) -> None:
     assert reversed_.text == "bad better than good (a paper)"
     undecided = check_relations([Relation(better="good", worse="good", metrics=["sdr"])], runs)[0]
     assert undecided.verdict.startswith("not held (undecided")
+    with pytest.raises(ValidationError, match="no metric named 'sbr'"):
+        Relation(better="good", worse="bad", metrics=["sbr"])
     with pytest.raises(RecipeError, match="no system is called 'best'; there are: good, bad"):
         check_relations([Relation(better="best", worse="bad", metrics=["sdr"])], runs)
 

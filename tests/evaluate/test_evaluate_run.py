@@ -54,6 +54,15 @@ def test_silent_references_have_no_value_and_are_counted(songs: list[Song], tmp_
     assert found["sdr", "bass"].songs == 3
 
 
+def test_nothing_is_improved_where_one_stem_plays_alone(tmp_path: Path) -> None:
+    """There the mixture is the stem, and a good answer would be infinitely worse."""
+    (song, *_) = write_songs(tmp_path / "songs", count=1, silent=("piano", "drums"))
+    (results,) = evaluate([Entrant("blurred", blurred, {})], [song], ASKED, tmp_path / "out")
+    rows = {row.metric: row for row in results.read("song-0").rows if row.stem == "bass"}
+    assert rows["si-sdri"].value is None and "alone" in rows["si-sdri"].note
+    assert rows["si-sdr"].value is not None
+
+
 def test_baselines_rank_as_they_must(songs: list[Song], tmp_path: Path) -> None:
     systems = {"ceiling": ground_truth, "mask": oracle_mask, "floor": mixture_over_k}
     entrants = [Entrant(label, system, {}) for label, system in systems.items()]

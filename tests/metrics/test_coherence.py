@@ -45,6 +45,17 @@ def test_states_join_in_any_split() -> None:
         whole.compute()
 
 
+def test_a_process_without_a_song_joins_the_others() -> None:
+    given: list[torch.Tensor] = []
+
+    def gather(tensor: torch.Tensor, group: object = None) -> list[torch.Tensor]:
+        given.append(tensor)
+        return [tensor, tensor]
+
+    metric().sync(dist_sync_fn=gather, distributed_available=lambda: True)
+    assert (tuple(given[0].shape), given[0].dtype) == ((0, 4), torch.float64)
+
+
 def test_silent_songs_are_counted_not_scored() -> None:
     one = metric()
     one.update(CONTEXT, MADE * torch.tensor([1.0, 0.0, 1.0])[:, None, None])

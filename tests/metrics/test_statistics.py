@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stemwise.metrics.statistics import bootstrap, paired
+from stemwise.metrics.statistics import bootstrap, paired, student
 
 values = st.lists(st.floats(-100, 100), min_size=1, max_size=20)
 
@@ -59,6 +59,23 @@ def test_swapping_the_systems_flips_the_sign() -> None:
     there, back = paired(a, b, n=300), paired(b, a, n=300)
     assert there.difference.low == pytest.approx(-back.difference.high)
     assert there.p_value == back.p_value and there.wins == pytest.approx(1 - back.wins)
+
+
+def test_few_songs_prove_nothing() -> None:
+    """The signs of n differences agree by chance once in 2^(n - 1) times."""
+    for n, sure in ((1, False), (3, False), (5, False), (6, True)):
+        found = paired(np.arange(n) + 1.0, np.zeros(n))
+        assert (found.p_value >= 2.0 ** (1 - n), found.sure) == (True, sure)
+
+
+@pytest.mark.parametrize(
+    ("count", "level", "t"), [(2, 0.95, 12.7062), (8, 0.95, 2.3646), (8, 0.99, 3.4995), (31, 0.9, 1.6973)]
+)
+def test_student_has_the_tabulated_quantiles(count: int, level: float, t: float) -> None:
+    data = np.random.default_rng(count).normal(3, 2, count)
+    found = student(data, level)
+    assert (found.high - found.mean) / (data.std(ddof=1) / np.sqrt(count)) == pytest.approx(t, rel=1e-4)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
 
 
 @pytest.mark.parametrize("bad", [[], [math.nan], [1.0, math.inf], [[1.0]]])

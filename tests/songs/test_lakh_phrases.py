@@ -96,6 +96,24 @@ def test_phrases_come_back_without_the_melody(collection: Path, tmp_path: Path) 
         roll_songs(tmp_path / "out", "holdout")
 
 
+def test_phrases_that_are_lost_are_named(collection: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (collection / "page.mid").write_bytes(b"<html>")
+    list(lp.write_phrases(collection, out, {"rules": 24}))
+    assert "no MIDI file" in (out / "rejected.jsonl").read_text()
+    songs = roll_songs(out)
+    first = songs[0].file
+    first.write_bytes(first.read_bytes()[:40])
+    with pytest.raises(SongError, match="holds no phrase 0"):
+        phrase(first, 0, 64, PUBLISHED)
+    first.unlink()
+    with pytest.raises(SongError, match=r"missing, but phrases.* names it"):
+        roll_songs(out)
+    (out / "phrases.jsonl").write_text("{")
+    with pytest.raises(SongError, match="cut the phrases again"):
+        roll_songs(out)
+
+
 def test_a_collection_without_phrases_is_an_error(tmp_path: Path) -> None:
     score = symusic.Score(480)
     score.dump_midi(str(tmp_path / "empty.mid"))

@@ -14,7 +14,7 @@ import trees
 
 from stemwise.errors import SongError
 from stemwise.songs import GROUPINGS, group, jamendo, lakh, layouts, leaves, moisesdb, musdb, slakh
-from stemwise.songs.scanning import Scan
+from stemwise.songs.scanning import Problem, Scan
 from stemwise.songs.source import opened, read
 
 
@@ -294,6 +294,14 @@ def test_lakh_versions_of_a_title_stay_together(tmp_path: Path) -> None:
         (tmp_path / "Artist").mkdir(exist_ok=True)
         (tmp_path / "Artist" / name).write_bytes(trees.midi_bytes(60 + number))
     assert {song.metadata["song"] for song in lakh.lakh(tmp_path)} == {"Artist/Song", "Artist/Other"}
+    (tmp_path / "wrapped.mid").write_bytes(b"RIFF\0\0\0\0RMIDdata")
+    (tmp_path / "copy.mid").write_bytes(trees.midi_bytes(60))
+    left: list[Problem] = []
+    assert len(lakh.lakh(tmp_path, left_out=left.append)) == 4
+    reasons = {one.name: one.reason for one in left}
+    assert (
+        set(reasons) == {"wrapped", "copy"} and "unwrap it" in reasons["wrapped"] and "the same file" in reasons["copy"]
+    )
     with pytest.raises(SongError, match="no MIDI file"):
         (tmp_path / "empty").mkdir()
         lakh.lakh(tmp_path / "empty")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from stemwise import cli
-from stemwise.audio_io import native_name
+from stemwise.audio_io.views import native_name
 from stemwise.errors import SongError
 from stemwise.songs import Song, WindowOptions, Windows, packing
 from stemwise.songs.folder import folder
@@ -256,6 +256,16 @@ def test_folders_of_something_else_are_refused(source: Path, packed: Path, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(SongError, match="cannot be written"):
         list(pack(songs, tmp_path / "file" / "out"))
+
+
+def test_songs_replaced_by_others_of_their_size_are_other_songs(source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source, tmp_path / "songs")
+    list(pack(folder(tmp_path / "songs"), tmp_path / "out"))
+    file = next((tmp_path / "songs").rglob("*.wav"))
+    content = file.read_bytes()
+    file.write_bytes(content[:44] + content[:43:-1])
+    with pytest.raises(SongError, match="packed from other songs"):
+        list(pack(folder(tmp_path / "songs"), tmp_path / "out"))
 
 
 def test_command(source: Path, tmp_path: Path) -> None:

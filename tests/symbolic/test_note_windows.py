@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,21 @@ def test_a_file_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path) ->
     heard: list[str] = []
     assert len(songs_of(str(tmp_path), None, heard.append)) == 1
     assert "bad.mid" in heard[0]
+
+
+def test_versions_of_a_title_are_on_one_side(tmp_path: Path) -> None:
+    """As POP909 has them: 001/001.mid and 001/versions/001-v1.mid."""
+    for number in range(30):
+        for place in (f"{number:03d}/{number:03d}", f"{number:03d}/versions/{number:03d}-v1"):
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            write_midi(compose(number, seconds=5), tmp_path / f"{place}.mid")
+    held_out = len(songs_of(str(tmp_path), "validation"))
+    assert held_out and held_out % 2 == 0
+
+
+def test_songs_of_the_composer_can_be_sent_to_a_worker() -> None:
+    songs = pickle.loads(pickle.dumps(songs_of("composer:3:5")))
+    assert len(songs) == 2 and len(songs[1].notes)
 
 
 def test_longer_songs_begin_as_shorter_ones_do_not_have_to() -> None:

@@ -6,6 +6,7 @@ the same song or windows of other songs, and the answer is exact: the mean over 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
@@ -44,7 +45,7 @@ def pairs_of(songs: Sequence[Song], encoder: Cocola, sizes: Sizes = "sub-mixes",
     signals, names = [], []
     for song in songs:
         options = WindowOptions(tuple(song.stems), encoder.rate, encoder.window, channels=1)
-        draw = np.random.default_rng([seed, *song.name.encode()])
+        draw = np.random.default_rng([seed, *os.fsencode(song.name)])
         step = round(encoder.window * song.rate / encoder.rate)
         for start in range(0, song.frames - step + 1, step):
             window = read_at(song, start, options.names, options)

@@ -99,6 +99,8 @@ def evaluate(
     """
     from stemwise.evaluate import entrant
     from stemwise.evaluate import evaluate as run_evaluation
+    from stemwise.evaluate.relations import check_labels
+    from stemwise.evaluate.results import SETTINGS
     from stemwise.evaluate.study import material, with_optional
 
     if plots:
@@ -124,6 +126,8 @@ def evaluate(
         found = material(asked.songs, out / "synthetic-songs", _note(log))
         _tell_unreadable(found)
         entrants = [entrant(section, found.songs, asked.protocol, device) for section in asked.systems]
+        earlier = {place.parent.name for place in (out / name).glob(f"*/{SETTINGS}")}
+        check_labels(asked.relations, {one.label for one in entrants} | earlier)
         runs = run_evaluation(
             entrants, found.songs, asked.protocol, out / name, shard=part, unreadable=found.unreadable,
             weights=folders, device=device, notice=_Teller(voice),

@@ -35,6 +35,7 @@ class Compared:
         songs: the songs that both have figures for; only these count.
         missing: by system, the songs that only the other one has.
         pairs: every figure that both have.
+        other_files: those of `songs` that were read from other files: other copies, or other songs of their length.
     """
 
     a: str
@@ -42,6 +43,7 @@ class Compared:
     songs: tuple[str, ...]
     missing: Mapping[str, tuple[str, ...]]
     pairs: tuple[Pair, ...]
+    other_files: tuple[str, ...] = ()
 
 
 def compare(first: Path | str, second: Path | str) -> Compared:
@@ -69,7 +71,7 @@ def paired_figures(a: Results, b: Results, metrics: Sequence[str] | None = None)
         )
     if not common:
         raise EvaluationError(f"{a.folder} and {b.folder} have no finished song in common")
-    ours, theirs = figures(a, common, metrics), figures(b, common, metrics)
+    ours, theirs = figures(a, common, metrics, beside=b), figures(b, common, metrics, beside=a)
     pairs = [
         Pair(*key, one.interval(), theirs[key].interval(), paired(one.influences, theirs[key].influences))
         for key, one in ours.items()
@@ -77,26 +79,31 @@ def paired_figures(a: Results, b: Results, metrics: Sequence[str] | None = None)
     ]
     labels = (a.label, b.label) if a.label != b.label else (str(a.folder), str(b.folder))
     missing = (tuple(name for name in in_b if name not in in_a), tuple(name for name in in_a if name not in in_b))
-    return Compared(*labels, common, dict(zip(labels, missing)), tuple(pairs))
+    other_files = tuple(name for name in common if a.settings["files"][name] != b.settings["files"][name])
+    return Compared(*labels, common, dict(zip(labels, missing)), tuple(pairs), other_files)
 
 
 def comparison(compared: Compared) -> str:
     """Two systems side by side, as Markdown."""
     lines = [
         f"{compared.a} against {compared.b}, over the {len(compared.songs)} songs that both have. Differences are "
-        f"{compared.a} - {compared.b}, paired by song, with 95 % bootstrap intervals (10 000 draws, seed 0).",
+        f"{compared.a} - {compared.b}, paired by song, with 95 % bootstrap intervals (10 000 draws, seed 0). Values that only "
+        "one of them has are left out.",
         "",
     ]
     for label, names in compared.missing.items():
         if names:
             lines += [f"Left out, {label} has no figures for {len(names)} song(s): {_few(names)}", ""]
+    if compared.other_files:
+        said = f"{len(compared.other_files)} song(s): {_few(compared.other_files)}"
+        lines += [f"Read from other files, other copies or other songs, {said}", ""]
     lines += [
         f"| metric | stem | {compared.a} | {compared.b} | difference | p | better |",
         "|---|---|--:|--:|--:|--:|---|",
     ]
     for pair in compared.pairs:
-        low, high = pair.difference.difference.low, pair.difference.difference.high
-        sign = 0 if low <= 0 <= high else 1 if low > 0 else -1
+        low = pair.difference.difference.low
+        sign = 0 if not pair.difference.sure else 1 if low > 0 else -1
         upward = metric(pair.metric).better == "higher"
         better = "undecided" if sign == 0 else compared.a if (sign > 0) == upward else compared.b
         lines.append(
@@ -115,6 +122,7 @@ def plain_comparison(compared: Compared) -> dict[str, Any]:
         "b": compared.b,
         "songs": list(compared.songs),
         "missing": {label: list(names) for label, names in compared.missing.items()},
+        "other_files": list(compared.other_files),
         "figures": [
             {
                 "metric": pair.metric,

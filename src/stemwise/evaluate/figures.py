@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stemwise.evaluate.measures import Frames
+from stemwise.evaluate.measures import Frames, Row
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.results import Results
 from stemwise.metrics.frechet import Gaussian, frechet_distance
@@ -41,7 +41,7 @@ class Figure:
         influences: values whose mean is the figure: one a song, or for distances one a group of songs.
         windows: how many values (or embedding frames of the answers) it rests on.
         songs: how many songs.
-        without: how many windows have no value, since their reference is silent.
+        without: how many windows have no value, since their reference is silent (or the other system has none there).
     """
 
     metric: str
@@ -60,15 +60,20 @@ Table = dict[tuple[str, str], Figure]
 """Figures by metric and stem."""
 
 
-def figures(results: Results, songs: Sequence[str], metrics: Sequence[str] | None = None) -> Table:
-    """The figures over the named songs, in the protocol's order, "all" last; of its metrics, or only of some."""
+def figures(
+    results: Results, songs: Sequence[str], metrics: Sequence[str] | None = None, beside: Results | None = None
+) -> Table:
+    """The figures over the named songs, in the protocol's order, "all" last; of its metrics, or only of some.
+
+    What is compared with another system's counts only where that one (`beside`) has a value, too.
+    """
     asked = results.protocol
     found: Table = {}
     chosen = [name for name in asked.metrics if metrics is None or name in metrics]
     plain = [name for name in chosen if not metric(name).embedding]
     sets = [name for name in chosen if metric(name).embedding]
     if plain:
-        found |= _means(results, songs, plain)
+        found |= _means(results, songs, plain, beside)
     if sets:
         frames = [results.frames(song) for song in songs]
         for name in sets:
@@ -78,18 +83,18 @@ def figures(results: Results, songs: Sequence[str], metrics: Sequence[str] | Non
     return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], stems.get(item[0][1], len(stems)))))
 
 
-def _means(results: Results, songs: Sequence[str], names: Sequence[str]) -> Table:
+def _means(results: Results, songs: Sequence[str], names: Sequence[str], beside: Results | None) -> Table:
     sums: dict[tuple[str, str], Floats] = {}
     counts: dict[tuple[str, str], Floats] = {}
     without: dict[tuple[str, str], int] = {}
     for place, song in enumerate(songs):
-        kept = results.read(song)
-        for row in kept.rows if kept is not None else ():
+        also = None if beside is None else {_place(row) for row in _rows(beside, song) if row.value is not None}
+        for row in _rows(results, song):
             key = (row.metric, row.stem)
             total = sums.setdefault(key, np.zeros(len(songs)))
             count = counts.setdefault(key, np.zeros(len(songs)))
             without.setdefault(key, 0)
-            if row.value is None:
+            if row.value is None or (also is not None and _place(row) not in also):
                 without[key] += 1
             else:
                 total[place] += row.value
@@ -112,6 +117,16 @@ def _means(results: Results, songs: Sequence[str], names: Sequence[str]) -> Tabl
     return found
 
 
+def _rows(results: Results, song: str) -> Sequence[Row]:
+    kept = results.read(song)
+    return kept.rows if kept is not None else ()
+
+
+def _place(row: Row) -> tuple[float | str, ...]:
+    """What a value is of, the same for every system."""
+    return row.metric, row.stem, row.start, row.given, row.wanted
+
+
 def _ratio(sums: Floats, counts: Floats) -> Floats:
     """Values a song whose mean is sum(sums) / sum(counts); where nothing was counted, that mean itself."""
     mean = sums.sum() / counts.sum()
@@ -119,7 +134,9 @@ def _ratio(sums: Floats, counts: Floats) -> Floats:
 
 
 def _distances(frames: Sequence[Frames], name: str) -> Table:
-    groups = dict.fromkeys(key.split("|")[1] for song in frames for key in song if key.split("|")[0] == name)
+    groups = dict.fromkeys(
+        key.removeprefix(f"{name}|").rpartition("|")[0] for song in frames for key in song if key.startswith(f"{name}|")
+    )
     found: Table = {}
     for group in groups:
         pairs = [(song.get(f"{name}|{group}|real"), song.get(f"{name}|{group}|made")) for song in frames]

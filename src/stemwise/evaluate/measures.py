@@ -28,7 +28,7 @@ from stemwise.stems import Audio
 
 Frames = dict[str, NDArray[np.float32]]
 """Embedding frames (n, d) by "metric|group|made" and "metric|group|real"."""
-UNDEFINED = "no value: silent, or never audible together"
+UNDEFINED = "no value: silent, alone, or never audible together"
 COHERENCES = ("coherence", "coherence-harmonic", "coherence-percussive")
 MSDM, MSDM_ACTIVE = "msdm-si-sdri", "msdm-si-sdri-active"
 _Value = tuple[str, str, float | None, float, float]
@@ -142,7 +142,8 @@ class Ruler:
             for name in _BY_STEM:
                 if name in names:
                     silent = name in _RATIOS and stem not in audible
-                    value = None if silent else _BY_STEM[name](estimate, reference, mixture, truth.rate)
+                    alone = name == "si-sdri" and math.isinf(si_sdr(mixture, reference))  # nothing to improve on
+                    value = None if silent or alone else _BY_STEM[name](estimate, reference, mixture, truth.rate)
                     yield name, stem, value, 0.0, truth.seconds
         if "bss-eval-sdr" in names:
             medians = bss_eval_sdr(take.answer.data[0].numpy(), truth.data[0].numpy(), truth.rate).medians()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def ask(song: Song, protocol: Protocol, names: tuple[str, ...], index: int) -> I
     """
     if not set(names) & set(song.stems):
         raise SongError(f"has none of the stems {', '.join(names)}; it has {', '.join(sorted(song.stems))}")
-    draw = np.random.default_rng((protocol.seed, zlib.crc32(song.name.encode())))
+    draw = np.random.default_rng((protocol.seed, zlib.crc32(os.fsencode(song.name))))
     asked = 0
     for start, whole in _chunks(song, protocol, names, draw):
         active = [name for name, sounds in zip(names, protocol.active(levels(whole[: len(names)]))) if sounds]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stemwise.errors import RecipeError
+from pydantic import field_validator
+
+from stemwise.errors import EvaluationError, QueryError, RecipeError
 from stemwise.evaluate.compare import paired_figures
 from stemwise.evaluate.figures import ALL
 from stemwise.evaluate.metrics import metric
@@ -23,6 +25,16 @@ class Relation(Section):
     metrics: list[str]
     source: str = ""
 
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, metrics: list[str]) -> list[str]:
+        for name in metrics:
+            try:
+                metric(name)
+            except QueryError as error:
+                raise ValueError(str(error)) from error
+        return metrics
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -32,7 +44,7 @@ class Finding:
         text: "random-submix better than band (paper)".
         metric: by which.
         difference: of the figures, the better one's minus the worse one's; None where a figure is missing.
-        verdict: "held", "not held", or why it cannot be said. The sign and the 95 % interval decide.
+        verdict: "held", "not held", or why it cannot be said. The sign decides, where the comparison is `sure`.
     """
 
     text: str
@@ -53,15 +65,25 @@ class Finding:
         }
 
 
+def check_labels(relations: Sequence[Relation], labels: Collection[str]) -> None:
+    """Raise RecipeError for a system that does not take part."""
+    for name in (name for relation in relations for name in (relation.better, relation.worse)):
+        if name not in labels:
+            raise RecipeError(f"relations: no system is called {name!r}; there are: {', '.join(labels)}")
+
+
 def check_relations(relations: Sequence[Relation], runs: Sequence[Results]) -> list[Finding]:
     """Every relation under each of its metrics. Raises RecipeError for a system that does not take part."""
     by_label = {run.label: run for run in runs}
+    check_labels(relations, by_label)
     findings: list[Finding] = []
     for relation in relations:
-        unknown = [name for name in (relation.better, relation.worse) if name not in by_label]
-        if unknown:
-            raise RecipeError(f"relations: no system is called {unknown[0]!r}; there are: {', '.join(by_label)}")
-        compared = paired_figures(by_label[relation.better], by_label[relation.worse], relation.metrics)
+        try:
+            compared = paired_figures(by_label[relation.better], by_label[relation.worse], relation.metrics)
+        except EvaluationError as error:
+            text = f"{relation.better} better than {relation.worse}"
+            findings += [Finding(text, name, None, f"not measured ({error})") for name in relation.metrics]
+            continue
         for name in relation.metrics:
             own = [pair for pair in compared.pairs if pair.metric == name]
             pair = next((p for p in own if p.stem == ALL), own[0] if own else None)
@@ -76,6 +98,6 @@ def check_relations(relations: Sequence[Relation], runs: Sequence[Results]) -> l
 
 def _verdict(found: Comparison, better: str) -> str:
     interval = found.difference
-    if interval.low <= 0 <= interval.high:
-        return "not held (undecided: the interval holds 0)"
+    if not found.sure:
+        return "not held (undecided: the interval holds 0, or the songs are too few)"
     return "held" if (interval.mean > 0) == (better == "higher") else "not held (reversed)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,8 @@ def write_report(
     tables = tables_of(runs) if tables is None else tables
     text = report(runs, tables, findings)
     try:
-        write_atomically(folder / "results.csv", _rows(runs, tables).encode())
-        write_atomically(folder / "report.md", text.encode())
+        write_atomically(folder / "results.csv", _rows(runs, tables).encode(errors="backslashreplace"))
+        write_atomically(folder / "report.md", text.encode(errors="backslashreplace"))
     except OSError as error:
         raise EvaluationError(
             f"{folder}: the report cannot be written ({error.strerror or error}); make room, run again"
@@ -81,12 +82,13 @@ def document(runs: Sequence[Results], tables: Tables, findings: Sequence[Finding
 def others(folder: Path, runs: Sequence[Results]) -> list[Results]:
     """Systems that were evaluated into the same folder before, by the same protocol on the same songs."""
     labels = {run.label for run in runs}
-    found = [read_results(entry) for entry in sorted(folder.iterdir()) if (entry / SETTINGS).is_file()]
-    alike = [
-        run
-        for run in found
-        if all(run.settings[key] == runs[0].settings[key] for key in ("protocol", "instruments", "songs"))
-    ]
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if (entry / SETTINGS).is_file():
+            with contextlib.suppress(EvaluationError):  # of another version, or damaged: no reason to lose this report
+                found.append(read_results(entry))
+    keys = ("protocol", "instruments", "songs", "files")
+    alike = [run for run in found if all(run.settings[key] == runs[0].settings[key] for key in keys)]
     return [run for run in alike if run.label not in labels]
 
 

@@ -6,10 +6,13 @@ songs/NAME.json   the rows of a song (or why it failed); songs/NAME.npz its embe
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import re
 import time
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +29,7 @@ from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.protocol import Protocol, protocol
 from stemwise.runs import differences
 from stemwise.songs import Song
+from stemwise.songs.source import identity
 
 FORMAT = 1
 SETTINGS = "settings.json"
@@ -79,7 +83,7 @@ class Results:
             file.parent.mkdir(exist_ok=True)
             if frames or any(metric(name).embedding for name in self.protocol.metrics):
                 write_atomically(file.with_suffix(".npz"), buffer.getvalue())
-            write_atomically(file, (json.dumps(document, ensure_ascii=False) + "\n").encode())
+            write_atomically(file, (json.dumps(document) + "\n").encode())
         except OSError as error:
             raise EvaluationError(
                 f"{file}: cannot be written ({error.strerror or error}). The songs finished so far are kept: make room or "
@@ -103,7 +107,7 @@ class Results:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return {key: arrays[key] for key in arrays.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise EvaluationError(
                 f"{file}: cannot be read ({error}); delete {file.with_suffix('.json').name} beside it and run again"
             ) from error
@@ -118,8 +122,8 @@ class Results:
         return {**dict(self.settings["unreadable"]), **failed}
 
     def _file(self, song: str) -> Path:
-        plain = re.sub(r"[^\w.-]+", "_", song)[:80]
-        return self.folder / "songs" / f"{plain}-{zlib.crc32(song.encode()):08x}.json"
+        plain = re.sub(r"[^\w.-]+", "_", song).encode(errors="ignore")[:80].decode(errors="ignore")
+        return self.folder / "songs" / f"{plain}-{zlib.crc32(os.fsencode(song)):08x}.json"
 
 
 def describe(
@@ -133,9 +137,20 @@ def describe(
         "system": dict(identity),
         "protocol": ruler.protocol.model_dump(mode="json"),
         "instruments": ruler.instruments,
-        "songs": {song.name: {"frames": song.frames, "rate": song.rate, "stems": sorted(song.stems)} for song in songs},
+        "songs": {song.name: _shape(song) for song in songs},
+        "files": {song.name: _content(song) for song in songs},
         "unreadable": dict(unreadable),
     }
+
+
+def _shape(song: Song) -> dict[str, Any]:
+    return {"frames": song.frames, "rate": song.rate, "stems": sorted(song.stems)}
+
+
+def _content(song: Song) -> str:
+    """What tells its files from others of their length: packed otherwise, the same song has another."""
+    found = sorted((stem, *map(identity, files)) for stem, files in song.stems.items())
+    return hashlib.blake2b(repr(found).encode(errors="backslashreplace"), digest_size=8).hexdigest()
 
 
 def open_results(folder: Path, settings: Mapping[str, Any]) -> Results:
@@ -150,7 +165,7 @@ def open_results(folder: Path, settings: Mapping[str, Any]) -> Results:
         before = read_results(folder).settings
         found = [
             place
-            for key in ("system", "protocol", "instruments", "songs")
+            for key in ("system", "protocol", "instruments", "songs", "files")
             for place in differences(before[key], plain[key], key)
         ]
         if found:
@@ -164,7 +179,7 @@ def open_results(folder: Path, settings: Mapping[str, Any]) -> Results:
         for stale in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
             if time.time() - stale.stat().st_mtime > _STALE_SECONDS:  # left by a kill; younger ones may be a shard's
                 stale.unlink(missing_ok=True)
-        write_atomically(file, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomically(file, (json.dumps(plain, indent=1) + "\n").encode())
     except OSError as error:
         raise EvaluationError(
             f"{folder}: no results can be written here ({error.strerror or error}); choose another place with -o"
@@ -179,7 +194,7 @@ def read_results(folder: Path) -> Results:
         settings = json.loads(file.read_text(encoding="utf-8"))
         if settings["format"] != FORMAT:
             raise ValueError(f"format {settings['format']!r}, this version reads {FORMAT}")
-        missing = {"label", "system", "protocol", "instruments", "songs", "unreadable"} - set(settings)
+        missing = {"label", "system", "protocol", "instruments", "songs", "files", "unreadable"} - set(settings)
         if missing:
             raise ValueError(f"without {', '.join(sorted(missing))}")
         found = Results(folder, settings)

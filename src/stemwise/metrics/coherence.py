@@ -66,6 +66,12 @@ class CoherenceScore(Metric):
                 assert isinstance(self.songs, list)
                 self.songs.append(torch.tensor(row, dtype=torch.float64, device=self.device)[None])
 
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """As of any metric; a process without a song gives a block of none, of the others' shape and type."""
+        if isinstance(self.songs, list):
+            self.songs.append(torch.zeros(0, 4, dtype=torch.float64, device=self.device))
+        super().sync(*args, **kwargs)
+
     def compute(self) -> dict[str, Tensor]:
         """The mean `coherence` over songs, `low` and `high` of its 95 % bootstrap interval, `harmonic`, `percussive`
         and the `probability` of being preferred in place (means over the songs that have them, else absent), how many

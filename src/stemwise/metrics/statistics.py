@@ -1,4 +1,4 @@
-"""How sure a mean is: seeded bootstrap intervals over songs, and the paired comparison of two systems."""
+"""How sure a mean is: bootstrap intervals over songs, Student's over few windows, the paired comparison of two systems."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with the percentile interval of its bootstrap distribution, in the unit of the values.
+    """A mean with an interval that holds it, in the unit of the values.
 
     Attributes:
         mean: of all values.
         low: lower end; equal to `mean` where there is only one value, which says nothing about spread.
         high: upper end.
         count: how many values the mean is over.
-        level: the share of the bootstrap distribution within the interval.
+        level: how sure it is (of a bootstrap: the share of its distribution within the interval).
     """
 
     mean: float
@@ -41,13 +41,18 @@ class Comparison:
     Attributes:
         difference: of a minus b, mean over songs, with its interval.
         p_value: two-sided, from the bootstrap: twice the smaller share of resampled means on one side of zero, at
-            least 2 / (resamples + 1).
+            least 2 / (resamples + 1), and at least 2^(1 - songs): the least that signs of so few differences can say.
         wins: the share of songs on which a is above b; ties count one half.
     """
 
     difference: Interval
     p_value: float
     wins: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether one is better: the interval is on one side of zero, and p below 0.05 (which takes six songs)."""
+        return not self.difference.low <= 0 <= self.difference.high and self.p_value < 0.05
 
 
 def bootstrap(values: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 0.95) -> Interval:
@@ -73,6 +78,29 @@ def bootstrap(values: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 
     return Interval(mean, min(float(low), mean), max(float(high), mean), len(data), level)
 
 
+def student(values: ArrayLike, level: float = 0.95) -> Interval:
+    """The mean of few values with the interval of Student's t, for values near a normal distribution.
+
+    A bootstrap of fewer than ten values has too few different means for levels near 1.
+
+    Args:
+        values: (value,), finite, at least two.
+        level: chance that such an interval holds the true mean.
+
+    Raises:
+        ValueError: fewer than two values, one that is not finite, or a level outside (0, 1).
+    """
+    data = _checked(values)
+    if len(data) < 2 or not 0 < level < 1:
+        raise ValueError(f"an interval needs two values (there are {len(data)}) and a level between 0 and 1 ({level})")
+    free = len(data) - 1
+    angles = np.linspace(0, np.pi / 2, 100_001)  # t = sqrt(free) tan(angle), whose density is cos^(free - 1)
+    mass = np.cumsum(np.cos(angles[:-1] + angles[1] / 2) ** (free - 1))
+    t = np.sqrt(free) * np.tan(np.interp(level, np.append(0, mass / mass[-1]), angles))
+    mean, half = float(data.mean()), float(t * data.std(ddof=1) / np.sqrt(len(data)))
+    return Interval(mean, mean - half, mean + half, len(data), level)
+
+
 def paired(a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 0.95) -> Comparison:
     """System a against system b on the same songs: the bootstrap of the differences, song by song.
 
@@ -94,7 +122,7 @@ def paired(a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: fl
     means = _resampled_means(differences, seed, n)
     tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
     wins = float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-    return Comparison(interval, min(1.0, 2 * (tail + 1) / (n + 1)), wins)
+    return Comparison(interval, min(1.0, max(2 * (tail + 1) / (n + 1), 2.0 ** (1 - len(differences)))), wins)
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:

@@ -97,7 +97,7 @@ class StemScores:
 class Move:
     """A stem moved by `seconds` (positive is later) and transposed by `semitones`.
 
-    `gain` is by how much the score is above that of the stem as it is, paired by windows; the bootstrap intervals of all
+    `gain` is by how much the score is above that of the stem as it is, paired by windows; the intervals (Student's t) of all
     moves hold together with 95 %.
     """
 

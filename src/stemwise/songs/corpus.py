@@ -28,10 +28,31 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Songs, and how often each is drawn relative to the others."""
+    """The songs of several data sets.
+
+    Attributes:
+        songs: of all of them.
+        origins: for each song, the number of its data set.
+        shares: for each data set, how often its songs are drawn relative to those of the others; None: by length.
+    """
 
     songs: list[Song]
-    weights: list[float]
+    origins: list[int]
+    shares: list[float | None]
+
+    @property
+    def weights(self) -> list[float]:
+        """How often each song is drawn relative to the others: within a data set, by its length."""
+        lengths = [0.0] * len(self.shares)
+        for song, origin in zip(self.songs, self.origins):
+            lengths[origin] += song.seconds
+        scales = [1.0 if share is None else share / (length or 1.0) for share, length in zip(self.shares, lengths)]
+        return [song.seconds * scales[origin] for song, origin in zip(self.songs, self.origins)]
+
+    def having(self, useful: Callable[[Song], bool]) -> Corpus:
+        """The songs that are of use, where there are any; the shares of the data sets stay."""
+        kept = [(song, origin) for song, origin in zip(self.songs, self.origins) if useful(song)]
+        return Corpus([song for song, _ in kept], [origin for _, origin in kept], self.shares) if kept else self
 
     @property
     def hours(self) -> float:
@@ -40,13 +61,13 @@ class Corpus:
 
 
 def gather(sets: Sequence[DataSet], notice: Callable[[str], None], split_seed: int = 0) -> Corpus:
-    """The songs of all data sets; `notice` hears of every song that is left out. Weights: either all sets have one or none.
+    """The songs of all data sets; `notice` hears of every song that is left out. Either all sets have a weight or none.
 
     Splits that are not published are drawn with `split_seed`. Raises SongError for a set without a usable song.
     """
     songs: list[Song] = []
-    weights: list[float] = []
-    for one in sets:
+    origins: list[int] = []
+    for number, one in enumerate(sets):
         found = scan_any(one.path)
         if found.problems:
             notice(describe(one.path, found.problems))
@@ -60,7 +81,6 @@ def gather(sets: Sequence[DataSet], notice: Callable[[str], None], split_seed: i
                 raise SongError(f"{one.path}: {error}") from error
         if one.regroup is not None:
             chosen = [one.regroup(song) for song in chosen]
-        scale = 1.0 if one.weight is None else one.weight / sum(song.seconds for song in chosen)
         songs += chosen
-        weights += [song.seconds * scale for song in chosen]
-    return Corpus(songs, weights)
+        origins += [number] * len(chosen)
+    return Corpus(songs, origins, [one.weight for one in sets])

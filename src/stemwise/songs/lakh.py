@@ -12,24 +12,25 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from stemwise.errors import SongError
 from stemwise.songs.scanning import MidiSong, Problem, Scan
-from stemwise.songs.splits import by_name
+from stemwise.songs.splits import by_name, title
 
 LAYOUT = "lakh"
 SUFFIXES = (".mid", ".midi")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _RECORDING = re.compile(r"TR[A-Z0-9]{16}")
-_VERSION = re.compile(r"(\.\d+|-v?\d+)$")
 
 
-def lakh(path: Path | str, seed: int = 0) -> list[MidiSong]:
+def lakh(path: Path | str, seed: int = 0, left_out: Callable[[Problem], object] | None = None) -> list[MidiSong]:
     """The MIDI files below a folder, each content once, in the order of their paths.
 
     `metadata`: song (the recording, the title or the content), split (none is published: drawn by a hash of the seed
-    and the song). Raises SongError where there is no MIDI file.
+    and the song). `left_out` hears of every file that is none, or is another again. Raises SongError where there is no
+    MIDI file.
     """
     root = Path(path)
     if not root.is_dir():
@@ -37,6 +38,9 @@ def lakh(path: Path | str, seed: int = 0) -> list[MidiSong]:
     found = scan(root, seed)
     if not found.midi:
         raise SongError(f"{root}: has no MIDI file that can be read (.mid) at any depth; unpack the archive here")
+    if left_out is not None:
+        for problem in (*found.problems, *found.skipped):
+            left_out(problem)
     return list(found.midi)
 
 
@@ -78,10 +82,9 @@ def _content(file: Path) -> str:
     """The MD5 sum of a MIDI file: its name, in Lakh. Raises SongError where it is no MIDI file."""
     with file.open("rb") as handle:
         head = handle.read(4)
-        if head not in (b"MThd", b"RIFF"):
-            raise SongError(
-                f"{file.name} is no MIDI file ({'empty' if not head else 'it starts otherwise'}); remove it"
-            )
+        if head != b"MThd":
+            found = {b"": "empty", b"RIFF": "wrapped in RIFF; unwrap it"}.get(head, "it starts otherwise")
+            raise SongError(f"{file.name} is no MIDI file ({found}); remove it")
         if _MD5.fullmatch(file.stem):
             return file.stem
         return hashlib.md5(head + handle.read(), usedforsecurity=False).hexdigest()
@@ -92,4 +95,4 @@ def _song(file: Path, root: Path, content: str) -> str:
     recording = next((part for part in reversed(parents.parts) if _RECORDING.fullmatch(part)), None)
     if recording or _MD5.fullmatch(file.stem):
         return recording or content
-    return (parents / _VERSION.sub("", file.stem)).as_posix()
+    return (parents / title(file.stem)).as_posix()

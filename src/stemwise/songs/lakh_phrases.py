@@ -21,7 +21,7 @@ from stemwise.errors import SongError
 from stemwise.extras import needed
 from stemwise.songs.lakh import lakh
 from stemwise.songs.phrases import MANIFEST
-from stemwise.songs.scanning import MidiSong
+from stemwise.songs.scanning import MidiSong, Problem
 
 if TYPE_CHECKING:
     import symusic
@@ -152,22 +152,26 @@ def write_phrases(
     kept: list[dict[str, Any]] = []
     left: list[dict[str, str]] = []
     total = 0
-    for number, song in enumerate(lakh(source), 1):
+
+    def leave(problem: Problem) -> None:
+        left.append({"song": problem.name, "reason": problem.reason})
+        if log is not None:
+            log(f"{problem.name}: {problem.reason}")
+
+    for number, song in enumerate(lakh(source, left_out=leave), 1):
         melody = (melodies or {}).get(song.file.stem)
         try:
             entry, found = _phrases(symusic.Score(str(song.file)), song, melody)
         except Rejected as rule:
-            left.append({"song": song.name, "reason": str(rule)})
+            leave(Problem(song.name, str(rule)))
         except Exception as error:  # whatever a damaged file makes the reader raise
-            left.append({"song": song.name, "reason": f"cannot be read as MIDI ({error})"})
+            leave(Problem(song.name, f"cannot be read as MIDI ({error})"))
         else:
             file = out / str(entry["file"])
             file.parent.mkdir(parents=True, exist_ok=True)
             _write(file, np.packbits(found.reshape(len(found), -1), axis=1))
             kept.append({**entry, "source": song.file.relative_to(source).as_posix()})
             total += len(found)
-        if log is not None and left and left[-1]["song"] == song.name:
-            log(f"{song.name}: {left[-1]['reason']}")
         yield number, total
     if not kept:
         raise SongError(f"{source}: no file has a phrase; the first: {left[0]['song']} {left[0]['reason']}")

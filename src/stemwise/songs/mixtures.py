@@ -24,9 +24,9 @@ class Mixtures(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __init__(
         self, songs: Sequence[Song], options: WindowOptions, seed: int, weights: Sequence[float] | None = None
     ) -> None:
-        useful = [place for place, song in enumerate(songs) if set(_described(song)) & set(options.names)]
+        useful = [place for place, song in enumerate(songs) if not words_of(song).isdisjoint(options.names)]
         if not useful:
-            found = sorted({word for song in songs for word in _described(song)})
+            found = sorted({word for song in songs for word in words_of(song)})
             raise SongError(
                 f"none of the {len(songs)} song(s) is described by {', '.join(options.names)}; "
                 f"found: {', '.join(found[:20]) or 'nothing'}. Give the model other words, or the songs other names"
@@ -50,10 +50,11 @@ class Mixtures(torch.utils.data.Dataset[dict[str, Tensor]]):
         words = self.options.names
         song, start = self._places.draw(draw, self.options)
         if not song.stems:
-            return read_at(song, start, (MIXTURE,), self.options), np.isin(words, _described(song))
+            return read_at(song, start, (MIXTURE,), self.options), np.isin(words, list(words_of(song)))
         stems = read_at(song, start, (*words, *(name for name in song.stems if name not in words)), self.options)
         return stems.sum(0, keepdims=True), loud(stems[: len(words)], self.options.floor_db)
 
 
-def _described(song: Song) -> tuple[str, ...]:
-    return tuple(song.stems) or tuple(song.metadata.get("words", ()))
+def words_of(song: Song) -> frozenset[str]:
+    """What describes a song: the names of its stems, or where it has none, its tags."""
+    return frozenset(song.stems or song.metadata.get("words", ()))

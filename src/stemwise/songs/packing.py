@@ -1,7 +1,7 @@
 """Packing songs into shards that give back the same windows (see `shards` for what is written).
 
 PCM of up to 24 bits becomes FLAC, which is lossless; FLAC, float and 32-bit files are copied byte for byte. MP3 and Ogg
-are decoded to 24-bit FLAC (error below 2**-24 of full scale), where a random window costs a seek, as it does not in them;
+are decoded to 24-bit FLAC (error at most 2**-23 of full scale), where a random window costs a seek, as it does not in them;
 a file that exceeds full scale becomes float WAV instead.
 
 A shard appears when it is complete: the tar is renamed into place, then its index. So a run that was killed is simply
@@ -29,7 +29,7 @@ from stemwise.errors import SongError
 from stemwise.songs.scanning import Problem
 from stemwise.songs.shards import FORMAT, INDEX, read_index, read_shard, sha256, shard_name
 from stemwise.songs.song import Song
-from stemwise.songs.source import File, lost_bytes, opened, raw, size
+from stemwise.songs.source import File, identity, lost_bytes, opened, raw, size
 from stemwise.songs.streams import Stream
 
 _BLOCK = 1 << 18
@@ -91,12 +91,7 @@ def _plan(songs: Sequence[Song], megabytes: int) -> list[list[int]]:
 def _digest(songs: Sequence[Song], plan: list[list[int]]) -> str:
     """What all machines must agree on; where the songs are mounted is not part of it."""
     content = [
-        [
-            song.name,
-            song.rate,
-            song.frames,
-            {name: [size(file) for file in files] for name, files in song.stems.items()},
-        ]
+        [song.name, song.rate, song.frames, [[name, *identity(file)] for name, file, _ in _names(song)]]
         for song in songs
     ]
     return hashlib.sha256(json.dumps([content, [len(shard) for shard in plan]]).encode()).hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from stemwise.codecs.roll import LAYOUTS, GridNotes, RollLayout, on_grid
 from stemwise.errors import SongError
 from stemwise.extras import needed
 from stemwise.songs import lakh
-from stemwise.songs.scanning import MidiSong
+from stemwise.songs.scanning import MidiSong, Problem
 from stemwise.songs.splits import by_name, canonical
 
 MANIFEST = "phrases.jsonl"
@@ -144,29 +144,44 @@ def _packed(file: Path) -> np.ndarray:
 
 def phrase(file: Path, number: int, length: int, layout: RollLayout) -> np.ndarray:
     """One phrase of a file as (stem + 1, length, rows) uint8, without the melody; bars are of 4 quarter notes."""
-    bits = np.unpackbits(_packed(file)[number], count=length * layout.rows * (len(layout.stems) + 1))
+    try:
+        packed = _packed(file)[number]
+    except (OSError, ValueError, IndexError, EOFError) as error:
+        raise SongError(f"{file}: holds no phrase {number} ({error}); cut the phrases again") from error
+    bits = np.unpackbits(packed, count=length * layout.rows * (len(layout.stems) + 1))
     roll = bits.reshape(length, layout.rows, -1)[..., 1:].transpose(2, 0, 1)
     metre = np.zeros((1, length, layout.rows), np.uint8)
     metre[:, :: 4 * layout.steps] = 1
     return np.concatenate([roll, metre])
 
 
-def roll_songs(path: Path, split: str | None = None, split_seed: int = 0) -> list[RollSong]:
+def roll_songs(
+    path: Path, split: str | None = None, split_seed: int = 0, left_out: Callable[[Problem], object] | None = None
+) -> list[RollSong]:
     """The songs below a folder: those of a phrase manifest where there is one, else its MIDI files, of one split.
 
+    `left_out` hears of MIDI files that are none, and of copies.
     Phrases are split by their folder as published (melody: train and validation by a hash of the song, 9 : 1;
     no_melody: test). Raises SongError.
     """
     if (path / MANIFEST).is_file():
-        entries = [json.loads(line) for line in (path / MANIFEST).read_text(encoding="utf-8").splitlines()]
-        songs: list[RollSong] = [
-            PhraseFile(entry["song"], path / entry["file"], entry["phrases"])
-            for entry in entries
-            if split is None or _published_split(entry, split_seed) == canonical(split)
-        ]
+        try:
+            entries = [json.loads(line) for line in (path / MANIFEST).read_text(encoding="utf-8").splitlines()]
+            songs: list[RollSong] = [
+                PhraseFile(entry["song"], path / entry["file"], entry["phrases"])
+                for entry in entries
+                if split is None or _published_split(entry, split_seed) == canonical(split)
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SongError(f"{path / MANIFEST}: not readable ({error!r}); cut the phrases again") from error
+        lost = next((song.file for song in songs if isinstance(song, PhraseFile) and not song.file.is_file()), None)
+        if lost is not None:
+            raise SongError(f"{lost}: missing, but {MANIFEST} names it; copy it again, or cut the phrases again")
     else:
         songs = [
-            song for song in lakh.lakh(path, split_seed) if split is None or song.metadata["split"] == canonical(split)
+            song
+            for song in lakh.lakh(path, split_seed, left_out)
+            if split is None or song.metadata["split"] == canonical(split)
         ]
     if not songs:
         raise SongError(f"{path}: no song in the split {split!r}; leave the split away, or take another")

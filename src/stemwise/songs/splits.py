@@ -7,6 +7,7 @@ on one side.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,8 @@ from stemwise.songs.song import Song
 
 #: Shares of the splits where none are published (those of COCOLA, arXiv 2404.16969).
 SHARES: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+_VERSION = re.compile(r"(\.\d+|-v?\d+)$")
 
 
 def split_of(song: Song, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
@@ -45,6 +48,11 @@ def split(songs: Sequence[Song], name: str, seed: int = 0, shares: Mapping[str, 
         there = ", ".join(f"{its} ({count})" for its, count in sorted(Counter(splits).items()))
         raise SongError(f"no song in the split {name!r}; there are: {there or 'no songs'}")
     return found
+
+
+def title(name: str) -> str:
+    """The name of a file without the number of a version: Title.1, 001-v2 and 001-2 are Title and 001."""
+    return _VERSION.sub("", name)
 
 
 def canonical(name: str) -> str:

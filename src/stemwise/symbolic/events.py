@@ -18,7 +18,14 @@ _HEADER = 14
 _KEPT = {0x01, 0x02, 0x07, 0x54, 0x7F}
 #: Lyrics and markers, which symusic hands on where they are UTF-8.
 _TEXTS = {0x05, 0x06}
-_DROPPED = {0x00: "sequence number", 0x04: "instrument name", 0x20: "channel prefix", 0x21: "MIDI port"}
+_DROPPED = {
+    0x00: "sequence number",
+    0x04: "instrument name",
+    0x20: "channel prefix",
+    0x21: "MIDI port",
+    0x08: "program name",
+    0x09: "device name",
+}
 _LENGTHS = {0x8: 2, 0x9: 2, 0xA: 2, 0xB: 2, 0xC: 1, 0xD: 1, 0xE: 2}
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from stemwise.errors import MidiFileError, SongError
+from stemwise.songs.splits import title
 from stemwise.symbolic.composed import composed
 from stemwise.symbolic.instruments import instrument_of
 from stemwise.symbolic.midi import MIDI_SUFFIXES, read_midi
@@ -54,16 +55,17 @@ class Composed:
 
     def __init__(self, seeds: range) -> None:
         self.seeds = seeds
-        self._song = lru_cache(maxsize=20_000)(self._write)
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def __getitem__(self, number: int) -> Labelled:
-        return self._song(self.seeds[number])
+        return _written(self.seeds[number])
 
-    def _write(self, seed: int) -> Labelled:
-        return composed(seed, 40.0 + seed * 7919 % 61)
+
+@lru_cache(maxsize=20_000)
+def _written(seed: int) -> Labelled:
+    return composed(seed, 40.0 + seed * 7919 % 61)
 
 
 class Files:
@@ -95,7 +97,8 @@ def labelled_file(file: Path) -> Labelled:
 def songs_of(place: str, split: str | None = None, notice: Callable[[str], None] = lambda _: None) -> Songs:
     """The songs of a data set: composer:FIRST:LAST, or a folder (its MIDI files at any depth).
 
-    `split` is train or validation: nine of ten files, by a hash of their names, or the tenth. Raises SongError.
+    `split` is train or validation: nine of ten files, by a hash of their names, or the tenth; versions of a title
+    (`001.mid`, `001-v1.mid`) stay together. Raises SongError.
     """
     if place.startswith(COMPOSER):
         first, _, last = place.removeprefix(COMPOSER).partition(":")
@@ -107,8 +110,12 @@ def songs_of(place: str, split: str | None = None, notice: Callable[[str], None]
     if split not in (None, "train", "validation"):
         raise SongError(f"{place}: a folder of MIDI files has the splits train and validation, not {split!r}")
     if split is not None:
-        files = [file for file in files if (zlib.crc32(os.fsencode(file.name)) % 10 == 0) == (split == "validation")]
+        files = [file for file in files if _held_out(file) == (split == "validation")]
     found = Files(files, notice)
     if not len(found):
         raise SongError(f"{folder}: no MIDI file with notes ({', '.join(sorted(MIDI_SUFFIXES))}) here; check the path")
     return found
+
+
+def _held_out(file: Path) -> bool:
+    return zlib.crc32(os.fsencode(title(file.stem) + file.suffix)) % 10 == 0

@@ -2,7 +2,7 @@
 
 A state of the diffusion has for each note its label or "unknown" (the absorbing state of Austin et al. 2021, arXiv
 2107.03006). Training hides labels and asks for them; assignment begins with all unknown and makes them known in a few
-steps, the surest first (Chang et al. 2022, arXiv 2202.04200), each step hearing the labels of those before. In one step it
+steps, in an order drawn at random, each step hearing the labels of those before. In one step it
 is a plain classifier. Notes whose label is given are never unknown, so evidence is exact.
 """
 
@@ -159,7 +159,7 @@ def assign(
     """Labels for all notes of a song of any length.
 
     In each step the network looks at the song through overlapping windows, whose chances are averaged, and an equal share
-    of the unknown notes, drawn anew, gets its label; that is evidence for all windows of the next step, so that they
+    of the notes, in an order drawn once, gets its label; that is evidence for all windows of the next step, so that they
     agree. In one step all labels are the likeliest ones. With a generator labels are drawn, at a temperature, otherwise
     the likeliest are taken. `progress` hears the share that is done.
     """
