@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 #: Resamples drawn at once: bounds the memory of a bootstrap over many values.
 _BLOCK = 1 << 22
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,7 @@ def bootstrap(values: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 
     Raises:
         ValueError: no value, a value that is not finite, n < 1, or a level outside (0, 1).
     """
-    data = _checked(values)
-    if n < 1 or not 0 < level < 1:
-        raise ValueError(f"n = {n} must be at least 1, and level = {level} between 0 and 1")
-    low, high = np.quantile(_resampled_means(data, seed, n), ((1 - level) / 2, (1 + level) / 2))
-    mean = float(data.mean())
-    # the percentile interval of few, equal values may miss their mean by rounding
-    return Interval(mean, min(float(low), mean), max(float(high), mean), len(data), level)
+    return _interval(_checked(values), seed, n, level)[0]
 
 
 def student(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -118,14 +113,24 @@ def paired(a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: fl
     if first.shape != second.shape:
         raise ValueError(f"a has {len(first)} songs and b {len(second)}; a paired comparison needs the same songs")
     differences = first - second
-    interval = bootstrap(differences, seed, n, level)
-    means = _resampled_means(differences, seed, n)
+    interval, means = _interval(differences, seed, n, level)
     tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
     wins = float(np.mean((differences > 0) + 0.5 * (differences == 0)))
     return Comparison(interval, min(1.0, max(2 * (tail + 1) / (n + 1), 2.0 ** (1 - len(differences)))), wins)
 
 
-def _checked(values: ArrayLike) -> NDArray[np.float64]:
+def _interval(data: Floats, seed: int, n: int, level: float) -> tuple[Interval, Floats]:
+    """The percentile interval, and the means of the resamples."""
+    if n < 1 or not 0 < level < 1:
+        raise ValueError(f"n = {n} must be at least 1, and level = {level} between 0 and 1")
+    means = _resampled_means(data, seed, n)
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    mean = float(data.mean())
+    # the percentile interval of few, equal values may miss their mean by rounding
+    return Interval(mean, min(float(low), mean), max(float(high), mean), len(data), level), means
+
+
+def _checked(values: ArrayLike) -> Floats:
     data = np.asarray(values, np.float64)
     if data.ndim != 1 or not len(data):
         raise ValueError(f"a mean needs values of shape (song,) and at least one; found {data.shape}")
@@ -134,7 +139,7 @@ def _checked(values: ArrayLike) -> NDArray[np.float64]:
     return data
 
 
-def _resampled_means(data: NDArray[np.float64], seed: int, n: int) -> NDArray[np.float64]:
+def _resampled_means(data: Floats, seed: int, n: int) -> Floats:
     random = np.random.default_rng(seed)
     rows = max(1, _BLOCK // len(data))
     blocks = [
