@@ -494,6 +494,70 @@ def test_a_failed_folder_vanishes_and_the_old_one_stays(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["song"]
 
 
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(143), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interruption_while_replacing_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruption: BaseException, when: str
+) -> None:
+    target = tmp_path / "song"
+    target.mkdir()
+    (target / "old").touch()
+    rename = os.rename
+
+    def interrupted(source: Path, place: Path) -> None:
+        if when == "after":
+            rename(source, place)
+        if place == target and ".partial-" in source.name:
+            raise interruption
+        if when == "before":
+            rename(source, place)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with (
+        pytest.raises((type(interruption), AudioFileError)),
+        output_folder(target, Existing.OVERWRITE) as folder,
+    ):
+        (folder / "new").touch()
+    assert os.listdir(tmp_path) == ["song"]
+    assert os.listdir(target) == ["old" if when == "before" else "new"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are asked for by number")
+@pytest.mark.parametrize("there", [False, True])
+def test_what_a_killed_process_moved_aside_is_put_back_or_removed(tmp_path: Path, there: bool) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "song") as folder:
+        stale = folder.with_name(
+            folder.name.replace("partial", "replaced").removesuffix(str(os.getpid())) + str(dead.pid)
+        )
+        raise KeyboardInterrupt
+    stale.mkdir()
+    (stale / "old").touch()
+    if there:
+        (tmp_path / "song").mkdir()
+        with output_folder(tmp_path / "song") as folder:
+            (folder / "new").touch()
+    else:
+        with pytest.raises(AudioFileError, match="exists already"), output_folder(tmp_path / "song"):
+            pytest.fail("what was put back must be refused")
+    assert os.listdir(tmp_path) == ["song"]
+    assert os.listdir(tmp_path / "song") == ["new" if there else "old"]
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    with output_folder(tmp_path / ("s" * 255)) as folder:
+        write_audio(folder / f"{'b' * 251}.wav", noise(1, 100), RATE)
+    assert os.listdir(tmp_path) == ["s" * 255]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../x", "..", ".", "", "a/b", "a\\b", "a\0"])
+def test_a_stem_never_leaves_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AudioFileError, match="cannot be the name"):
+        StemWriter(tmp_path / "out", ["bass", name], RATE, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_existing_output_is_refused_or_replaced_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "song"
     target.mkdir()

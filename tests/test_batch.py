@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stemwise.batch import Item, Outcome, find, work_through
+from stemwise.batch import Item, Outcome, alone, find, work_through
+from stemwise.commands.midi import midi_file
 from stemwise.errors import AudioFileError, Cancelled, ModelError, QueryError
 
 STEMS = ("bass", "drums")
@@ -68,6 +69,15 @@ def test_same_name_in_other_folders(tmp_path: Path) -> None:
 def test_the_same_file_twice_is_one_item(tmp_path: Path) -> None:
     tree(tmp_path, "a.wav")
     assert len(find([str(tmp_path / "a.wav"), f"{tmp_path}/./a.wav", str(tmp_path)], STEMS)) == 1
+    tree(tmp_path, "b.wav")
+    assert list(tracks(tmp_path / "a.wav", tmp_path / "b.wav", tmp_path / "a.wav").values()) == ["a", "b"]
+
+
+def test_no_output_lies_within_another(tmp_path: Path) -> None:
+    tree(tmp_path, "song.wav", "song/live.wav", "Take/1.wav", "take.wav")
+    assert sorted(tracks(tmp_path).values()) == ["Take/1", "song/live", "song_wav", "take_wav"]
+    tree(tmp_path / "x", "song/bass.wav", "song/drums.wav", "y/song/live/a.wav")
+    assert sorted(tracks(tmp_path / "x/song", tmp_path / "x/y").values()) == ["song/live/a", "x/song"]
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("abA"), st.sampled_from(["wav", "WAV", "mp3"]))))
@@ -105,6 +115,53 @@ def test_a_folder_that_cannot_be_read_costs_no_other(tmp_path: Path, monkeypatch
     items = find([str(tmp_path)], STEMS)
     assert [item.track for item in items] == ["a", "locked", "open/c"]
     assert "locked: Permission denied" in str(items[1].problem)
+
+
+def test_a_name_that_is_too_long_costs_no_other(tmp_path: Path) -> None:
+    tree(tmp_path, "a.wav")
+    long, good = find([str(tmp_path / f"{'x' * 300}.wav"), str(tmp_path / "a.wav")], STEMS)
+    assert "File name too long" in str(long.problem)
+    assert (good.track, good.problem) == ("a", None)
+    assert midi_file(long.source) is None
+
+
+def test_an_entry_that_cannot_be_looked_at_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "a.wav", "b.wav")
+    look = Path.is_dir
+
+    def refuse(path: Path) -> bool:
+        if path.name == "a.wav":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    first, second = find([str(tmp_path)], STEMS)
+    assert "a.wav: Permission denied" in str(first.problem)
+    assert (second.track, second.problem) == ("b", None)
+
+
+def test_links_to_a_parent_end(tmp_path: Path) -> None:
+    tree(tmp_path, "album/cd1/a.wav")
+    for name in ("one", "two"):
+        (tmp_path / "album/cd1" / name).symlink_to(tmp_path / "album", target_is_directory=True)
+    assert list(tracks(tmp_path / "album").values()) == ["cd1/a"]
+
+
+def test_what_one_input_lacks_costs_no_other() -> None:
+    items = [Item(Path(f"{name}.wav"), name) for name in "abc"]
+
+    def work(item: Item) -> Outcome:
+        with alone(item, len(items)):
+            if item.track == "b":
+                raise QueryError("there is no track 3")
+        return Outcome(item, "done")
+
+    outcomes = work_through(items, work)
+    assert [o.status for o in outcomes] == ["done", "failed", "done"]
+    assert outcomes[1].message == "b.wav: there is no track 3"
+    items = items[1:2]
+    with pytest.raises(QueryError, match="no track 3"):
+        work_through(items, work)
 
 
 def test_missing_inputs_fail_when_their_turn_comes(tmp_path: Path) -> None:

@@ -186,6 +186,21 @@ def test_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pyt
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize(("rate", "left"), [(8000, True), (16000, False)])
+def test_a_kill_never_leaves_new_weights_under_a_configuration_of_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rate: int, left: bool
+) -> None:
+    def killed(file: Path, content: bytes) -> None:
+        if file.name == "config.json":
+            raise KeyboardInterrupt
+        write_atomically(file, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(folder, Toy(ToyConfig(rate=rate, inner=Inner(width=6))), metadata={"step": 2})
+    assert (folder / "config.json").is_file() == left
+
+
 def test_the_table_names_classes_that_exist() -> None:
     for kind, (path, name, _) in checkpoint.TYPES.items():
         assert issubclass(getattr(importlib.import_module(path), name), torch.nn.Module)

@@ -136,6 +136,16 @@ def test_edit_changes_nothing_outside_its_span(run: Run, here: Path) -> None:
     assert not np.array_equal(new[:, start:end], old[:, start:end])
 
 
+def test_an_edit_of_an_edit_keeps_the_mix_outside_its_span(run: Run, here: Path) -> None:
+    run("edit", "song.wav", "--remove", "guitar", "--span", "0.1:0.3")
+    run("edit", "edited/tiny/song-remove-guitar-0.1-0.3", "--remove", "bass", "--span", "0.6:0.8", "-o", "again")
+    old = read_audio("song.wav")[0]
+    new = read_audio("again/tiny/song-remove-guitar-0.1-0.3-remove-bass-0.6-0.8/mix.wav")[0]
+    same = (new == old).all(0)
+    assert same[: round(0.1 * RATE)].all() and same[round(0.3 * RATE) : round(0.6 * RATE)].all()
+    assert same[round(0.8 * RATE) :].all() and not same.all()
+
+
 def test_every_output_is_input_to_every_verb(run: Run, here: Path) -> None:
     """separate -> edit -> accompany -> separate, and a generated song through all of them."""
     run("generate", "--seconds", "0.8", "--steps", "2", "--name", "new")
@@ -160,6 +170,13 @@ def test_json_is_one_document(run: Run, here: Path) -> None:
     assert done["manifest"]["stems"]["bass"]["file"] == "bass.wav"
     assert failed["status"] == "failed"
     assert "no such file" in failed["message"]
+
+
+def test_json_is_json_whatever_stdout_can_write(capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"input": "caf\udce9 \N{MUSICAL SYMBOL G CLEF} ü"}
+    Voice(as_json=True).hand_over(document)
+    shown = capsys.readouterr().out
+    assert shown.isascii() and json.loads(shown) == document
 
 
 def test_info_and_doctor(run: Run, model: Path) -> None:
@@ -376,6 +393,10 @@ def test_an_edit_never_loses_an_instrument(run: Run, here: Path) -> None:
         write_audio(f"album/{name}.wav", music(0.5), RATE)
     assert "vocals.wav is not a stem that the model tiny has" in run("edit", "album", "--remove", "bass", code=1).stderr
     run("edit", "album/mix.wav", "--remove", "bass")
+    Path("album/vocals.wav").unlink()
+    write_audio("album/bass.wav", 0.1 * music(0.5, seed=1), RATE)
+    assert "Give mix.wav alone" in run("edit", "album", "--remove", "bass", code=1).stderr
+    assert not Path("edited/tiny/album-remove-bass").exists()
 
 
 def test_a_place_that_cannot_be_written_is_named(run: Run, here: Path) -> None:
@@ -388,6 +409,8 @@ def test_info_of_a_part_of_a_model(run: Run, here: Path) -> None:
     save_model(here / "codec", MelVae(CODEC))
     shown = run("info", "codec", with_model=False).stdout
     assert "melvae" in shown and "channels" not in shown
+    save_model(here / "my-run" / "best", MelVae(CODEC))
+    assert json.loads(run("info", "my-run/best", "--json", with_model=False).stdout)["name"] == "my-run"
 
 
 def test_unknown_model_lists_what_there_is(run: Run) -> None:

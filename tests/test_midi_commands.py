@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import sys
@@ -14,9 +15,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stemwise import checkpoint, cli, load_notes
+from stemwise.commands.midi import midi_file
 from stemwise.errors import QueryError
 from stemwise.songs.synthetic import compose, write_midi
 from stemwise.symbolic import multiset, read_midi
+from stemwise.symbolic.picture import draw
 from tiny_notes import tiny_assigner
 from tiny_rolls import tiny_prior
 
@@ -114,6 +117,40 @@ def test_notes_of_another_file_are_locked_by_onset_and_pitch(notes: Path, song: 
             model.separate(music, locked=locked)
     with pytest.raises(QueryError, match="not among those that play"):
         model.separate(music, present=["melody"], locked={1: "bass"})
+
+
+def test_a_locked_file_is_known_by_its_content(notes: Path, song: Path, tmp_path: Path) -> None:
+    part = tmp_path / "secret" / "part.mid"
+    part.parent.mkdir()
+    part.write_bytes(song.read_bytes())
+    words = ("separate", song, "--model", notes, "-o", tmp_path / "out", "--lock", f"{part}=piano", "--json")
+    (one,) = json.loads(run(*words, "--lock", "1=bass").stdout)["outcomes"]
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    assert one["manifest"]["parameters"]["locked"] == [
+        {"file": "part.mid", "sha256": digest, "instrument": "piano"}, {"track": "1", "instrument": "bass"}
+    ]  # fmt: skip
+    assert "secret" not in Path(one["folder"], "manifest.json").read_text()
+    again = (*words, "--lock", "1=bass", "--skip-existing")
+    assert run(*again).exit_code == 0
+    write_midi(compose(6, seconds=12), part)
+    changed = run(*again)
+    assert changed.exit_code == 1 and "options differ" in changed.output
+
+
+def test_what_one_file_lacks_costs_no_other(notes: Path, song: Path, tmp_path: Path) -> None:
+    (tmp_path / "beat.mid").write_bytes(file_of((0, b"\x99\x24\x50"), (60, b"\x89\x24\x00")))
+    (tmp_path / "last.mid").write_bytes(song.read_bytes())
+    words = (song, tmp_path / "beat.mid", tmp_path / "last.mid", "--model", notes, "-o", tmp_path / "out")
+    done = run("separate", *words, "--lock", "2=bass")
+    assert done.exit_code == 1 and "beat.mid: locked: there is no track 2" in done.output
+    assert sorted(file.name for file in (tmp_path / "out").rglob("*.mid")) == ["last.mid", "song.mid"]
+    for wrong in (("--lock", "1=tuba"), ("--present", "tuba")):
+        assert run("separate", *words, *wrong).exit_code == 2
+
+
+def test_a_manifest_that_says_nothing_of_its_files_is_no_midi(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"format": 1, "kind": "midi", "stems": {"bass": "x.mid"}}')
+    assert midi_file(tmp_path) is None
 
 
 def test_doublings_are_further_notes_and_versions_differ(separated: Separate, song: Path) -> None:
@@ -261,6 +298,22 @@ def test_what_was_played_is_kept_and_accompanied_on_its_own_clock(rolls: Path, t
     named = run("accompany", f"piano={tmp_path / 'part.mid'}", "--model", rolls, "--want", "guitar", "--name", "b",
                 "-o", tmp_path)  # fmt: skip
     assert named.exit_code == 0, named.output
+
+
+def test_all_parts_or_one_twice_are_refused(rolls: Path, song: Path, tmp_path: Path) -> None:
+    five = [f"{name}={song}" for name in ("bass", "drums", "guitar", "piano", "other")]
+    for words, said in ((five, "every stem was given"), ([five[0], five[0], "--want", "drums"], "bass is given twice")):
+        done = run("accompany", *words, "--model", rolls, "-o", tmp_path)
+        assert done.exit_code == 2, done.output
+        assert said in done.output
+    assert not (tmp_path / "tiny-rolls").exists()
+
+
+def test_dollars_in_names_are_drawn(song: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    music = read_midi(song)
+    draw(music, {"a$^$b": music.notes}, tmp_path / "a.png", "c$^$d")
+    assert (tmp_path / "a.png").is_file()
 
 
 def test_parts_of_a_song_are_made_anew(rolls: Path, song: Path, tmp_path: Path) -> None:

@@ -88,6 +88,10 @@ def test_edits_of_given_stems_leave_the_others_bit_for_bit(model: Model) -> None
     assert not torch.allclose(replaced["guitar'"], given["guitar"], atol=1e-3)
 
 
+def stems(data: torch.Tensor) -> stemwise.Audio:
+    return stemwise.Audio(("bass", "drums", "guitar", "piano", "other"), data, RATE)
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
@@ -109,6 +113,13 @@ def test_edits_of_given_stems_leave_the_others_bit_for_bit(model: Model) -> None
         (lambda m: m.edit(music(1.0), rate=RATE), "exactly one of"),
         (lambda m: m.edit(music(1.0), rate=RATE, remove=["bass"], extract=["drums"]), "exactly one of"),
         (lambda m: m.edit(music(1.0), rate=RATE, remove=["bass"], span=(5, 6)), "does not lie in"),
+        (lambda m: m.edit(music(1.0), rate=RATE, remove=["bass"], span=(0, np.inf)), "does not lie in"),
+        (lambda m: m.edit(music(1.0), rate=RATE, remove=["bass"], span=(np.nan, 1)), "does not lie in"),
+        (lambda m: m.separate(music(1.0), rate=44100.5), "the rate is 44100.5 Hz"),
+        (lambda m: m.edit(stems(torch.full((1, 5, 1, 9), torch.nan)), replace=["bass"]), "NaN"),
+        (lambda m: m.accompany({"bass": stems(torch.full((1, 5, 1, 9), torch.inf))}, ["drums"]), "NaN or infinite"),
+        (lambda m: m.edit(stems(torch.zeros(2, 5, 1, 9)), remove=["bass"]), "a batch of 2"),
+        (lambda m: m.separate(stems(torch.zeros(2, 5, 1, 9))), "a batch of 2"),
     ],
 )
 def test_contradictory_questions_are_refused(model: Model, ask, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -140,6 +151,25 @@ def test_what_was_replaced_is_heard_by_the_next_edit(model: Model, monkeypatch: 
     model.edit(first, replace=["guitar'"], steps=1)
 
 
+def test_stems_of_double_precision_and_whole_rates_are_taken(model: Model) -> None:
+    single = stems(torch.rand(1, 5, 1, 3000))
+    double = stemwise.Audio(single.names, single.data.double(), 44100.0)  # type: ignore[arg-type]
+    for ask in (
+        lambda given: model.edit(given, replace=["bass"], steps=1),
+        lambda given: model.accompany({"guitar": given}, ["bass"], steps=1),
+    ):
+        assert torch.equal(ask(double).data, ask(single).data)
+    half = model.accompany({"guitar": torch.ones(1, 99, dtype=torch.bfloat16)}, ["bass"], rate=RATE, steps=1)
+    assert half.data.dtype == torch.float32
+
+
+def test_a_signal_shorter_than_one_frame_of_the_model(model: Model) -> None:
+    sample = np.ones((1, 1), np.float32)
+    assert model.accompany({"guitar": sample}, ["bass"], rate=96000, steps=1).frames == 1
+    for names in (["bass"], list(model.stems)):
+        assert model.edit(sample, replace=names, rate=96000, steps=1).frames == 1
+
+
 def test_a_seed_of_any_size(model: Model) -> None:
     assert model.generate(0.5, stems=["bass"], seed=20250101120000, steps=1).data.isfinite().all()
 
@@ -168,6 +198,9 @@ def test_models_that_are_not_there_are_named() -> None:
         stemwise.load("bandd")
     with pytest.raises(ModelError, match="not available"):
         stemwise.load("band", device="tpu")
+    for device in ("cpu:foo", "cpu:1", "cuda:99", ""):
+        with pytest.raises(ModelError, match=f"the device '{device}' is not available here; available: auto, .*cpu"):
+            stemwise.load("band", device=device)
 
 
 def test_a_larger_overlap_hears_more_windows_and_sums_as_well(model: Model) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from stemwise.audio_io import FLOAT_WAV, encoding, read_audio, write_audio
+from stemwise.audio_io import FLOAT_WAV, Encoding, encoding, read_audio, write_audio
 from stemwise.errors import AudioFileError
 from stemwise.outputs import (
     MANIFEST,
@@ -20,6 +20,7 @@ from stemwise.outputs import (
     describe_input,
     finish,
     is_stem_folder,
+    load_song,
     load_stems,
     model_digest,
     put_mixture,
@@ -120,6 +121,12 @@ def test_sum_refuses_stems_that_differ(tmp_path: Path) -> None:
         ("{", "not readable as JSON"),
         ("[]", "format None"),
         ('{"format": 2, "stems": {}}', "format 2 "),
+        ('{"format": 1, "stems": {}}', "neither stems nor a mix"),
+        ('{"format": 1, "stems": {"bass": "bass.wav"}}', "which file it is"),
+        ('{"format": 1, "stems": {"bass": {"file": 3}}}', "which file it is"),
+        ('{"format": 1, "stems": {"../../x": {"file": "bass.wav"}}}', "cannot be the name of a stem"),
+        ('{"format": 1, "stems": {".x": {"file": "bass.wav"}}}', "cannot be the name of a stem"),
+        ('{"format": 1, "stems": {"": {"file": "bass.wav"}}}', "cannot be the name of a stem"),
         ('{"format": 1, "stems": {"bass": {"file": "../bass.wav"}}}', "outside its folder"),
         ('{"format": 1, "stems": {"bass": {"file": "/etc/bass.wav"}}}', "outside its folder"),
         ('{"format": 1, "stems": {"bass": {"file": "gone.wav"}}}', r"gone\.wav: named in manifest\.json, but missing"),
@@ -129,6 +136,40 @@ def test_bad_manifest_is_named(made: Path, text: str, said: str) -> None:
     (made / MANIFEST).write_text(text)
     with pytest.raises(AudioFileError, match=said):
         read_folder(made, KNOWN)
+
+
+def test_two_files_of_one_stem_are_both_named(tmp_path: Path) -> None:
+    for name in ("bass.wav", "bass.flac", "drums.wav"):
+        (tmp_path / name).touch()
+    with pytest.raises(AudioFileError, match=r"bass\.flac and bass\.wav are both the bass"):
+        read_folder(tmp_path, KNOWN)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.0003, 0.0])
+@pytest.mark.parametrize(
+    "how", [FLOAT_WAV, encoding("wav", 16), encoding("flac"), encoding("mp3", bitrate=32), encoding("ogg")]
+)
+def test_a_song_keeps_its_mix_in_every_encoding(tmp_path: Path, how: Encoding, scale: float) -> None:
+    data = np.stack([music(0.5, seed=i) for i in range(3)]) * scale
+    stems = Audio(STEMS, torch.from_numpy(data.astype(np.float32))[None], 44100)
+    write_stems(tmp_path, stems, how, {MIX: stems.mix()[0].numpy()})
+    found = read_folder(tmp_path, STEMS)
+    assert found.mix is not None
+    assert np.array_equal(load_song(found).mix()[0].numpy(), read_audio(found.mix)[0])
+
+
+@pytest.mark.parametrize("how", [FLOAT_WAV, encoding("wav", 16), encoding("mp3")])
+def test_a_mix_that_holds_more_than_the_stems_is_refused(tmp_path: Path, how: Encoding) -> None:
+    stems = audio()
+    paths = write_stems(tmp_path, stems, how, {MIX: stems.mix()[0].numpy()}).paths
+    paths["drums"].unlink()
+    with pytest.raises(
+        AudioFileError, match=rf"mix\.{how.extension}: holds more .*bass.*Give mix.{how.extension} alone"
+    ):
+        load_song(read_folder(tmp_path, STEMS))
+    write_audio(paths[MIX], music(0.4, rate=RATE), RATE, how)
+    with pytest.raises(AudioFileError, match="differs from the stems beside it"):
+        load_song(read_folder(tmp_path, STEMS))
 
 
 def test_folder_without_stems_is_refused(tmp_path: Path) -> None:

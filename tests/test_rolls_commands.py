@@ -89,7 +89,18 @@ def test_samples_are_pictures_sounds_and_midi(midi: Path, tmp_path: Path) -> Non
     (out / "thesis.txt").write_text("mine")
     kept = run("rolls", midi, "--model", model, "-o", out, "--count", 1, "--overwrite")
     assert kept.exit_code == 1 and "'thesis.txt'" in kept.output and (out / "thesis.txt").is_file()
-    (out / "thesis.txt").unlink()
+    (out / "thesis.txt").rename(out / "000" / "thesis.txt")
+    kept = run("rolls", midi, "--model", model, "-o", out, "--count", 1, "--overwrite")
+    assert kept.exit_code == 1 and "'thesis.txt'" in kept.output
+    (out / "000" / "thesis.txt").unlink()
+    (out / "mine").mkdir()
+    (out / "mine" / "image.png").touch()
+    kept = run("rolls", midi, "--model", model, "-o", out, "--count", 1, "--overwrite")
+    assert kept.exit_code == 1 and "'mine'" in kept.output and (out / "mine" / "image.png").is_file()
+    kept = run("rolls", midi, "--model", model, "-o", out / "mine" / "image.png", "--overwrite")
+    assert kept.exit_code == 1 and "is a file" in kept.output and (out / "mine" / "image.png").is_file()
+    (out / "mine" / "image.png").unlink()
+    (out / "mine").rmdir()
     assert run("rolls", midi, "--model", model, "-o", out, "--count", 1, "--overwrite").exit_code == 0
     wrong = run("rolls", midi, "--model", model, "-o", tmp_path / "x", "--published")
     assert wrong.exit_code == 2

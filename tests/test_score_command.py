@@ -17,6 +17,7 @@ from stemwise import cli
 from stemwise.audio_io import write_audio
 from stemwise.checkpoint import save_model
 from stemwise.coherence.cocola import Cocola, CocolaConfig
+from stemwise.coherence.plot import plot_over_time
 
 STEMS = song(16.0)
 Run = Callable[..., Any]
@@ -80,6 +81,22 @@ def test_a_folder_of_stems_names_and_several_folders(run: Run) -> None:
     result = run("album", code=1)
     assert "album/one" in result.stdout
     assert "album/two: a score needs at least two stems; found bass" in result.stderr
+
+
+def test_dollars_in_names_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot_over_time({"a$^$b": ([0.0], [1.0])}, 5.0, tmp_path / "a.svg", "c$^$d")
+    assert (tmp_path / "a.svg").is_file()
+
+
+def test_a_folder_that_lacks_the_stem_costs_no_other(run: Run) -> None:
+    for folder in ("s1", "s2", "s3"):
+        for name in ("bass", "piano", "guitar"):
+            if (folder, name) != ("s2", "guitar"):
+                write_audio(f"{folder}/{name}.wav", STEMS["bass" if name == "bass" else "piano"], RATE)
+    result = run("s2", "s1", "s3", "--stem", "guitar", code=1)
+    assert "s2: " in result.stderr and "guitar" in result.stderr
+    assert "s1" in result.stdout and "s3" in result.stdout
 
 
 def test_one_stem_is_searched_and_drawn(run: Run, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import trainable_toy
-from stemwise import checkpoint, runs
+from stemwise import checkpoint, cli, runs
 from stemwise.codecs.melvae import MelVae
 from stemwise.errors import ModelError, RecipeError, SongError, TrainingError
 from stemwise.optimization import Ema, optimizers, orthogonal, schedule
@@ -140,6 +141,13 @@ def test_exports_the_averaged_weights(songs: Path, tmp_path: Path) -> None:
         assert not torch.equal(parameter, state["model"][name])
     assert float(module.calls) == 24  # buffers are the model's own
     assert checkpoint.read_info(tmp_path / "model").metadata == {"recipe": "toy", "step": 24, "by": "a test"}
+    for words, code, said in (
+        ([], 2, "give another folder, or --overwrite"),
+        (["--overwrite"], 0, "card of the model"),
+    ):
+        (tmp_path / "model" / "README.md").write_text("old")
+        done = CliRunner().invoke(cli.app, ["export", str(tmp_path / "run"), str(tmp_path / "model"), *words])
+        assert done.exit_code == code and said in " ".join(done.output.split()), done.output
     with pytest.raises(ModelError, match="no validated weights"):
         runs.export(tmp_path / "run", tmp_path / "model", weights="best")
     with pytest.raises(ModelError, match=r"no recipe\.yaml"):

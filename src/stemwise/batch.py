@@ -5,9 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from stemwise.audio_io import AUDIO_SUFFIXES
@@ -57,7 +59,7 @@ def find(
     items: list[Item] = []
     for given in inputs:
         path = Path(given)
-        if not path.exists() and glob.has_magic(given):
+        if not os.path.exists(given) and glob.has_magic(given):
             matches = sorted(glob.glob(given, recursive=True))
             items += [item for match in matches for item in _expand(Path(match), stems, suffixes, aside)]
             if not matches:
@@ -68,8 +70,10 @@ def find(
                 )
         else:
             items += _expand(path, stems, suffixes, aside)
-    unique = {os.path.realpath(item.source): item for item in reversed(items)}
-    return _name_apart(list(reversed(unique.values())))
+    unique: dict[str, Item] = {}
+    for item in items:
+        unique.setdefault(os.path.realpath(item.source), item)
+    return _name_apart(list(unique.values()))
 
 
 def work_through(
@@ -94,6 +98,17 @@ def work_through(
     return outcomes
 
 
+@contextmanager
+def alone(item: Item, of: int) -> Iterator[None]:
+    """Of several inputs, one may not fit what is asked (too short for a span, a stem lacking): that costs no other."""
+    try:
+        yield
+    except QueryError as error:
+        if of == 1:
+            raise
+        raise AudioFileError(f"{item.source}: {error}") from error
+
+
 def explain(error: BaseException, source: Path) -> str:
     """A message that names the file, the problem and the remedy also for errors that are not ours."""
     if isinstance(error, MemoryError):
@@ -110,17 +125,17 @@ def explain(error: BaseException, source: Path) -> str:
 
 
 def _expand(path: Path, stems: Collection[str], suffixes: Collection[str], aside: str | None) -> Iterator[Item]:
-    if not path.is_dir():
-        yield Item(path, path.stem or path.name)
-        return
     try:
+        if not path.is_dir():
+            yield Item(path, path.stem or path.name)
+            return
         if is_stem_folder(path, stems):
             yield Item(path, path.resolve().name)
             return
     except OSError as error:
         yield Item(path, path.name, explain(error, path))
         return
-    found = list(_below(path, path, stems, suffixes, aside))
+    found = list(_below(path, path, stems, suffixes, aside, {os.path.realpath(path)}))
     if not found:
         endings = ", ".join(sorted(suffixes))
         yield Item(path, path.name, f"{path}: no audio files in this folder. Looked for names ending in {endings}.")
@@ -128,8 +143,9 @@ def _expand(path: Path, stems: Collection[str], suffixes: Collection[str], aside
 
 
 def _below(
-    folder: Path, root: Path, stems: Collection[str], suffixes: Collection[str], aside: str | None
+    folder: Path, root: Path, stems: Collection[str], suffixes: Collection[str], aside: str | None, walked: set[str]
 ) -> Iterator[Item]:
+    """`walked` holds the folders that were come to, so that links to them end."""
     label = folder.relative_to(root)
     try:
         entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
@@ -141,22 +157,31 @@ def _below(
         return
     for entry in entries:
         label = entry.relative_to(root)
-        if entry.is_dir():
-            if aside is None or os.path.realpath(entry) != aside:
-                yield from _below(entry, root, stems, suffixes, aside)
+        try:
+            inner = entry.is_dir()
+        except OSError as error:
+            yield Item(entry, label.as_posix(), explain(error, entry))
+            continue
+        if inner:
+            real = os.path.realpath(entry)
+            if real != aside and real not in walked:
+                walked.add(real)
+                yield from _below(entry, root, stems, suffixes, aside, walked)
         elif entry.suffix.lower() in suffixes:
             yield Item(entry, label.with_suffix("").as_posix())
 
 
 def _name_apart(items: list[Item]) -> list[Item]:
-    """Give items that would share an output folder longer names: the ending, the folders they lie in, then a number."""
+    """Give items that would share an output folder, or hold another's, longer names: the ending, the folders they lie in, then
+    a number.
+    """
     level = [0] * len(items)
     while True:
         names = [_track(item, level[index], index) for index, item in enumerate(items)]
-        places: dict[str, list[int]] = {}
-        for index, name in enumerate(names):
-            places.setdefault(name.casefold(), []).append(index)
-        shared = [index for indices in places.values() if len(indices) > 1 for index in indices]
+        places = [PurePosixPath(name.casefold()) for name in names]
+        taken = Counter(places)
+        taken.update({outer for place in places for outer in place.parents})
+        shared = [index for index, place in enumerate(places) if taken[place] > 1]
         if not shared:
             return [replace(item, track=name) for item, name in zip(items, names)]
         for index in shared:
@@ -165,9 +190,9 @@ def _name_apart(items: list[Item]) -> list[Item]:
 
 def _track(item: Item, level: int, index: int) -> str:
     """Level 0: the plain name; 1: with its ending; 2, 3, ...: in one, two, ... of its parent folders; then numbered."""
-    ending = "" if item.source.is_dir() else item.source.suffix.lstrip(".").lower()
+    ending = "" if os.path.isdir(item.source) else item.source.suffix.lstrip(".").lower()
     name = f"{item.track}_{ending}" if level and ending else item.track
     parents = Path(os.path.abspath(item.source)).parts[1:-1]
     depth = max(0, level - 1)
-    number = f"_{index + 1}" if depth > len(parents) else ""
+    number = f"_{index + 1}" * max(0, depth - len(parents))
     return "/".join([*parents[len(parents) - min(depth, len(parents)) :], name]) + number

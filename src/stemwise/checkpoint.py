@@ -102,8 +102,11 @@ def save_model(
     dtype: torch.dtype = torch.float32,
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a module (its `config`, a dataclass, has or is beside `stems`, `rate`, `window`) to a folder, atomically.
+    """Write a module (its `config`, a dataclass, has or is beside `stems`, `rate`, `window`) to a folder.
 
+    Each file appears whole, the configuration last: a new folder that a kill left incomplete has none, and nothing takes it
+    for a model. Of a model that is there, weights and configuration are replaced, nothing else; a kill between the two leaves
+    new weights under the old metadata where the rest is the same (a training's `best`), no configuration where it is not.
     `dtype` is the type in which float32 tensors are stored (float32, float16 or bfloat16); loading gives float32 again.
     `metadata` is plain data for people (what it was trained on, at which step). Returns the folder.
     """
@@ -125,8 +128,11 @@ def save_model(
     }
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    text, before = json.dumps(document, indent=2) + "\n", target / CONFIG
+    if before.is_file() and not _same_but_metadata(before.read_text(encoding="utf-8", errors="replace"), text):
+        before.unlink()  # it would say what the new weights are not
     write_atomically(target / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    write_atomically(target / CONFIG, (json.dumps(document, indent=2) + "\n").encode())
+    write_atomically(target / CONFIG, text.encode())
     return target
 
 
@@ -242,6 +248,12 @@ def atomic_file(file: Path) -> Iterator[Any]:
             os.fsync(directory)  # the rename itself must survive a power cut
         finally:
             os.close(directory)
+
+
+def _same_but_metadata(before: str, after: str) -> bool:
+    """Whether two documents as `save_model` writes them, metadata last, are the same but for that."""
+    mark = '\n  "metadata": '
+    return before.partition(mark)[0] == after.partition(mark)[0]
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

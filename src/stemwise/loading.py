@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -45,7 +46,7 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     """
     from stemwise.checkpoint import load_model, read_info
 
-    folder, place = folder_of(name), torch.device(pick_device(device))
+    folder, place = folder_of(name), pick_device(device)
     facts: dict[str, Any] = {}
     if is_pipeline(folder):
         system = _pipeline(folder, place)
@@ -130,6 +131,9 @@ def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
     if foreign:
         allowed = f"it takes {', '.join(takes)}" if takes else "leave it away"
         raise QueryError(f"the model {name} takes no {foreign[0]}; {allowed}")
+    for wish, value in wishes.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise QueryError(f"{wish} is {value}; give a finite number")
     return cast("Wishful", system).asked(**wishes)
 
 
@@ -146,7 +150,7 @@ def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:
         raise ModelError(
             f"{folder}: a {type(module).__name__} does not assign notes; give the folder of a model of notes"
         )
-    place = torch.device(pick_device(device))
+    place = pick_device(device)
     assigner = module.to(place).eval().requires_grad_(False)
     return NoteModel(name_of(folder), assigner, place, folder, dict(read_info(folder).metadata))
 
@@ -195,15 +199,20 @@ def name_of(folder: Path) -> str:
     return (place.parent if place.name == "best" else place).name
 
 
-def pick_device(device: str) -> str:
+def pick_device(device: str) -> torch.device:
     """`auto` is CUDA, then Apple's GPU, then the CPU. Raises `ModelError` for a device that is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {"cuda": cards, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there.get(device.split(":")[0], False):
-        names = ", ".join(name for name, present in there.items() if present)
-        raise ModelError(f"the device {device!r} is not available here; available: auto, {names}")
-    return device
+        return torch.device(next(name for name, count in there.items() if count))
+    try:
+        place: torch.device | None = torch.device(device)
+    except RuntimeError:  # no name of a device
+        place = None
+    if place is None or (place.index or 0) >= there.get(place.type, 0):
+        names = [name if count == 1 else f"{name}:0 to {name}:{count - 1}" for name, count in there.items() if count]
+        raise ModelError(f"the device {device!r} is not available here; available: auto, {', '.join(names)}")
+    return place
 
 
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:

@@ -26,7 +26,7 @@ from stemwise.longform import (
     separate_whole,
 )
 from stemwise.query import Query
-from stemwise.signals import Signal, channels_at, cut, read_signal, stereo_back, together
+from stemwise.signals import Signal, channels_at, cut, plain, read_signal, stereo_back, together
 from stemwise.stems import Audio, Part, known_names
 from stemwise.systems.system import Context, System
 
@@ -261,8 +261,8 @@ class Model:
                 f"edit needs exactly one of remove, extract, replace, or a span alone; got {verbs or 'none'}"
             )
         if isinstance(source, Audio):  # what an edit before has made anew (guitar') is a guitar to this one
-            slots = tuple(name.rstrip("'") for name in source.names)
-            stems = Audio(slots, source.data, source.rate, source.mixture)
+            stems = plain(source)
+            stems = Audio(tuple(name.rstrip("'") for name in stems), stems.data, stems.rate, stems.mixture)
         else:
             stems = self.separate(source, rate=rate, evaluations=evaluations, progress=progress)
         known = stems.names
@@ -293,12 +293,10 @@ class Model:
             for i, name in enumerate(stems.names)
         }
         context = {name: signal for name, signal in at_model.items() if name not in chosen and name in self.stems}
-        edge = (
-            resampled_frames(first - start, stems.rate, self.rate),
-            resampled_frames(last - start, stems.rate, self.rate),
-        )
+        before = resampled_frames(first - start, stems.rate, self.rate)
+        edge = before, max(before + 1, resampled_frames(last - start, stems.rate, self.rate))
         scale = max(float(sum(at_model.values()).square().mean().sqrt()), 1e-3)  # type: ignore[union-attr]
-        frames = 0 if context else resampled_frames(end - start, stems.rate, self.rate)
+        frames = next(iter(at_model.values())).shape[-1]
         made = self._sample(chosen, context, frames, scale, run, {n: at_model[n] for n in chosen}, edge)
         new = stereo_back(made, self.rate, stems.rate, end - start, old.shape[1])
         data = old.clone()
@@ -380,7 +378,8 @@ class Model:
         """How much of the new is heard at each sample (frames,): 1 inside, 0 outside, short fades inside."""
         if span is None:
             return torch.ones(stems.frames)
-        start, end = (round(t * stems.rate) for t in span)
+        ends = [t * stems.rate for t in span]
+        start, end = map(round, ends) if all(map(math.isfinite, ends)) else (0, 0)
         if not 0 <= start < end or start >= stems.frames:
             raise QueryError(
                 f"the span {span[0]:g}:{span[1]:g} does not lie in the {stems.seconds:.2f} s of audio; give start:end in seconds"

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from stemwise.audio_io import (
     open_audio,
     read_audio,
 )
+from stemwise.audio_io.writing import is_file_name
 from stemwise.errors import AudioFileError
 from stemwise.stems import Audio
 from stemwise.symbolic.midi import is_midi
@@ -43,6 +44,11 @@ MIDI = "midi"
 MIX_NAMES = (MIX, "mixture")
 SILENT_DBFS = -300.0
 _BLOCK = 1 << 18
+#: How far below the mix (dB) what its stems lack must lie: rounding is, an instrument is not. Of files that are not lossless,
+#: each has lost something else (MP3 at 32 kbit/s: 16 dB); and below _UNHEARD dBFS it is the rounding of 16 bits.
+_APART, _APART_LOSSY = -40.0, -12.0
+_UNHEARD = -70.0
+_LOSSLESS = frozenset({".wav", ".flac", ".aif", ".aiff", ".aifc", ".au", ".caf", ".rf64", ".w64"})
 
 
 @dataclass(frozen=True)
@@ -205,20 +211,38 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{file}: format {found!r} is not one that this version reads ({FORMAT}). Update stemwise, or delete the "
             "file: the stems are then read by file name."
         )
+    named = [*document["stems"].values(), *([document["mix"]] if document.get("mix") else [])]
+    if not named and document.get("kind") != MIDI:
+        raise AudioFileError(f"{file}: names neither stems nor a mix. Make the folder again, or delete the file.")
+    if not all(isinstance(facts, dict) and isinstance(facts.get("file"), str) for facts in named):
+        raise AudioFileError(
+            f"{file}: does not say of each stem which file it is. Make the folder again, or delete it."
+        )
     return document
 
 
 def read_folder(folder: Path, known: Collection[str]) -> StemFolder:
     """The stems in a folder: by its manifest, else by file names, of which those in `known` and mix names count.
 
-    Raises AudioFileError if there is neither stem nor mix, or a file that the manifest names is missing.
+    Raises AudioFileError if there is neither stem nor mix, a file that the manifest names is missing, a name would lead out
+    of an output folder, or two files are the same stem.
     """
     manifest = read_manifest(folder)
     if manifest is not None:
+        for name in manifest["stems"]:
+            if name.startswith(".") or not is_file_name(name):  # outputs are named after it
+                raise AudioFileError(f"{folder / MANIFEST}: {name!r} cannot be the name of a stem. Do not use it.")
         stems = {name: _inside(folder, facts) for name, facts in manifest["stems"].items()}
         mix = _inside(folder, manifest["mix"]) if manifest.get("mix") else None
         return StemFolder(folder, stems, mix, manifest)
-    audio = {file.stem.lower(): file for file in _audio_files(folder)}
+    audio: dict[str, Path] = {}
+    for file in _audio_files(folder):
+        name = file.stem.lower()
+        other = audio.setdefault(name, file)
+        if other != file and (name in known or name in MIX_NAMES):
+            raise AudioFileError(
+                f"{folder}: {other.name} and {file.name} are both the {name}. Move one of them elsewhere."
+            )
     stems = {name: audio[name] for name in known if name in audio}
     mix = next((audio[name] for name in MIX_NAMES if name in audio), None)
     if not stems and mix is None:
@@ -257,6 +281,31 @@ def load_stems(found: StemFolder) -> Audio:
         raise AudioFileError(f"{found.folder}: its stems differ in rate, channels or length ({said}). Make them alike.")
     stems = torch.stack([torch.from_numpy(signal) for signal, _ in opened.values()])
     return Audio(tuple(opened), stems[None], next(iter(shapes))[0])
+
+
+def load_song(found: StemFolder) -> Audio:
+    """As `load_stems`, with the folder's mix as it is, bit for bit, where it has one.
+
+    Raises AudioFileError also where the mix is not the sum of the stems: what they lack would be lost.
+    """
+    import torch
+
+    stems = load_stems(found)
+    if found.mix is None:
+        return stems
+    mix, rate = read_audio(found.mix)
+    remedy = (
+        f"Give {found.mix.name} alone, as a file, to have it separated; or move it elsewhere and edit the stems alone."
+    )
+    if (rate, *mix.shape) != (stems.rate, *stems.data.shape[2:]):
+        raise AudioFileError(f"{found.mix}: differs from the stems beside it in rate, channels or length. {remedy}")
+    lacking = _rms_dbfs(mix - stems.mix()[0].numpy())
+    lossy = any(file.suffix.lower() not in _LOSSLESS for file in (found.mix, *found.stems.values()))
+    if lacking > max(_UNHEARD, _rms_dbfs(mix) + (_APART_LOSSY if lossy else _APART)):
+        raise AudioFileError(
+            f"{found.mix}: holds more than the stems beside it, {', '.join(stems.names)}, which would be lost. {remedy}"
+        )
+    return replace(stems, mixture=torch.from_numpy(mix)[None])
 
 
 def stem_slots(found: StemFolder) -> dict[str, Path]:
@@ -322,10 +371,14 @@ def _dbfs(amplitude: float) -> float:
     return round(max(SILENT_DBFS, 20 * math.log10(amplitude)), 2) if amplitude > 0 else SILENT_DBFS
 
 
-def _inside(folder: Path, facts: Any) -> Path:
+def _rms_dbfs(signal: np.ndarray) -> float:
+    return _dbfs(math.sqrt(np.square(signal, dtype=np.float64).mean()))
+
+
+def _inside(folder: Path, facts: Mapping[str, Any]) -> Path:
     """The file that a manifest names, which must lie in its folder."""
-    name = facts.get("file") if isinstance(facts, dict) else None
-    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
+    name = str(facts["file"])
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise AudioFileError(f"{folder / MANIFEST}: names a file outside its folder ({name!r}). Do not use it.")
     file = folder / name
     if not file.is_file():

@@ -21,23 +21,53 @@ Signal = str | Path | np.ndarray | Tensor | Audio
 def read_signal(source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
     """(channels, frames) float32 and its rate; `rate` is asked for only where the source has none of its own.
 
-    Raises `QueryError` for an array without a positive rate, of a wrong shape, or with NaN; `AudioFileError` for a bad file.
+    Raises `QueryError` for an array without a positive rate, of a wrong shape, or with NaN, and for stems as `plain` does;
+    `AudioFileError` for a bad file.
     """
     if isinstance(source, str | Path):
         return read_audio(source)
     if isinstance(source, Audio):
-        return source.mix()[0].cpu().numpy(), source.rate
+        stems = plain(source)
+        return stems.mix()[0].numpy(), stems.rate
     if rate is None:
         raise QueryError("an array has no rate of its own; give rate= in hertz")
-    if rate < 1:
-        raise QueryError(f"the rate is {rate} Hz; it must be at least 1")
-    array = np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source, np.float32)
-    array = array[None] if array.ndim == 1 else array
-    if array.ndim != 2 or not 1 <= array.shape[0] <= 8 or array.shape[1] == 0:
-        raise QueryError(f"a signal is (channels, time) with 1 to 8 channels, got the shape {array.shape}")
-    if not np.isfinite(array).all():
+    array = np.asarray(_single(source) if isinstance(source, Tensor) else source, np.float32)
+    return _sound(array[None] if array.ndim == 1 else array), _hertz(rate)
+
+
+def plain(stems: Audio) -> Audio:
+    """Stems as models take them: float32, on the CPU, of a whole rate. Raises `QueryError` for a batch of several, for more
+    than 8 channels and for NaN.
+    """
+    if len(stems.data) != 1:
+        raise QueryError(
+            f"the stems are a batch of {len(stems.data)}; give one of its items, Audio(names, data[:1], rate)"
+        )
+    data = _single(stems.data)
+    for stem in data[0]:
+        _sound(stem.numpy())
+    mixture = None if stems.mixture is None else _single(stems.mixture)
+    if mixture is not None:
+        _sound(mixture[0].numpy())
+    return Audio(stems.names, data, _hertz(stems.rate), mixture)
+
+
+def _single(signal: Tensor) -> Tensor:
+    return signal.detach().to("cpu", torch.float32)
+
+
+def _sound(signal: np.ndarray) -> np.ndarray:
+    if signal.ndim != 2 or not 1 <= signal.shape[0] <= 8 or signal.shape[1] == 0:
+        raise QueryError(f"a signal is (channels, time) with 1 to 8 channels, got the shape {signal.shape}")
+    if not np.isfinite(signal).all():
         raise QueryError("the signal holds NaN or infinite samples; replace them first")
-    return array, rate
+    return signal
+
+
+def _hertz(rate: float) -> int:
+    if not (math.isfinite(rate) and rate >= 1 and rate == int(rate)):
+        raise QueryError(f"the rate is {rate} Hz; it must be a whole number, at least 1")
+    return int(rate)
 
 
 def together(signals: Mapping[str, tuple[np.ndarray, int]]) -> tuple[dict[str, np.ndarray], int]:
@@ -52,10 +82,12 @@ def together(signals: Mapping[str, tuple[np.ndarray, int]]) -> tuple[dict[str, n
 
 def channels_at(signal: np.ndarray, rate: int, target: int, channels: int) -> Tensor:
     """(any number of channels, frames) at `rate` -> (channels, time) at `target`, for 1 or 2 channels: all averaged to
-    one, or odd and even ones to two.
+    one, or odd and even ones to two. At least one frame long.
     """
     sides = signal if len(signal) <= channels else np.stack([signal[c::channels].mean(0) for c in range(channels)])
-    return torch.from_numpy(resample(np.ascontiguousarray(sides), rate, target)).expand(channels, -1).contiguous()
+    there = resample(np.ascontiguousarray(sides), rate, target)
+    there = there if there.shape[1] else np.zeros((len(there), 1), np.float32)
+    return torch.from_numpy(there).expand(channels, -1).contiguous()
 
 
 def stereo_back(made: Tensor, rate: int, target: int, frames: int, channels: int) -> Tensor:

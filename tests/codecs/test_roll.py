@@ -87,6 +87,12 @@ def test_bars_follow_the_metre() -> None:
     assert on_grid(score(), BAND).length == 0
 
 
+def test_the_end_is_that_of_the_last_note_of_any_track() -> None:
+    made = score((33, False, [(0, 120, 40)]), (0, False, [(480, 480, 127)]))
+    made.tracks[0].controls.append(symusic.ControlChange(4000 * 480, 7, 100))
+    assert on_grid(made, BAND).length == 8
+
+
 def test_written_tracks_say_what_they_are() -> None:
     data = torch.zeros(1, 3, 8, 72, dtype=torch.uint8)
     data[0, 0, 0, 12] = data[0, 1, 2, 16] = 2

@@ -201,6 +201,14 @@ def test_the_command_converts_and_refuses_with_exit_code_3(tmp_path: Path) -> No
     run = CliRunner().invoke(app, ["convert", "msdm", str(JOINT), "--out", str(tmp_path / "model")])
     assert run.exit_code == 0, run.output
     assert (tmp_path / "model" / "model.safetensors").is_file()
+    for place, out in (
+        (JOINT, ["--out", str(tmp_path / "model")]),
+        (Path("."), []),
+        (Path("."), ["--out", str(JOINT)]),
+    ):
+        run = CliRunner().invoke(app, ["convert", "msdm", str(place), *out])
+        assert run.exit_code == 2, run.output
+        assert "give another folder" in run.output or "give a folder" in run.output
     run = CliRunner().invoke(app, ["convert", "msdm", str(tmp_path / "none.ckpt"), "--out", str(tmp_path / "x")])
     assert run.exit_code == 3
 

@@ -193,11 +193,16 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         Prompt(("bass",), ("bass",))
     with pytest.raises(QueryError, match="asked for twice"):
         described(["bass", "bass"], WORDS)
-    with pytest.raises(QueryError, match="gamma is 0"):
-        system(gamma=0.0)
+    for gamma in (0.0, 1e-200, 1e155, float("inf"), float("nan")):
+        with pytest.raises(QueryError, match="give 1e-6 to 1e6"):
+            system(gamma=gamma)
+        with pytest.raises(QueryError, match="give 1e-6 to 1e6"):
+            system(gamma_mixture=gamma)
     with pytest.raises(QueryError, match="does not know the word 'kazoo'"):
         system().asked(negative=["kazoo"])
     folder = checkpoint.save_model(tmp_path / "words", prior())
+    with pytest.raises(QueryError, match="guidance is nan; give a finite number"):
+        stemwise.load(folder, guidance=float("nan"))
     with pytest.raises(QueryError, match="takes no phase"):
         stemwise.load(folder, phase="vocoder")
     with pytest.raises(ValueError, match="context"):

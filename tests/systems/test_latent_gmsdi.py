@@ -172,6 +172,9 @@ def test_mistakes_are_named(stable: tuple[Any, Path], tmp_path: Path) -> None:
         stemwise.load(stable[1], likelihood="dirac")
     with pytest.raises(QueryError, match="takes no phase"):
         stemwise.load(stable[1], phase="vocoder")
+    for gamma in (-1.0, 1e155):
+        with pytest.raises(QueryError, match="give 0 to 1e6"):
+            stemwise.load(stable[1], gamma=gamma)
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(ModelError, match="a FluxPipeline is not known; pipelines that are: StableAudioPipeline"):
         text_to_audio(tmp_path)

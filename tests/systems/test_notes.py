@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from stemwise.metrics.assignment import balanced_accuracy, confusion, note_accuracy, permuted_accuracy
+from stemwise.nets.notenet import rotations
 from stemwise.symbolic import BAND, FEATURES, features
 from stemwise.symbolic.composed import composed
 from stemwise.symbolic.notes import Labelled
@@ -30,6 +31,13 @@ def question(song: Labelled = SONG, **changes: object) -> Question:
 def asked(song: Question, steps: int = 1, seed: int | None = None, temperature: float = 1.0) -> Answer:
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     return assign(tiny_assigner(), song, steps=steps, generator=generator, temperature=temperature)
+
+
+def test_angles_are_worked_out_where_every_device_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    logspace = torch.logspace  # without a kernel on Apple's GPU, for which the device "meta" stands
+    monkeypatch.setattr(torch, "logspace", lambda *ends: logspace(*ends))
+    place = torch.zeros(3, device="meta")
+    assert rotations(place, place, 16).device.type == "meta"
 
 
 @pytest.mark.parametrize("steps", (1, 3, 10_000))

@@ -30,6 +30,10 @@ def noise(spectra: tuple[tuple[float, ...], ...], count: int = 4, seed: int = 0)
     return torch.fft.irfft(torch.fft.rfft(white) * powers(spectra, RATE)(FRAMES).sqrt(), n=FRAMES)
 
 
+def test_densities_are_worked_out_once() -> None:
+    assert powers((LOW, HIGH), RATE)(FRAMES).data_ptr() == powers((LOW, HIGH), RATE)(FRAMES).data_ptr()
+
+
 def silent(x: Tensor, label: Tensor) -> Tensor:
     return torch.zeros_like(x)
 

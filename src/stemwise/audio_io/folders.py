@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import hashlib
 import os
 import platform
 import shutil
@@ -27,7 +29,7 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
     """Give a hidden sibling folder to write into; on success it becomes ``target``, on any failure it vanishes.
 
     With ``Existing.OVERWRITE`` the old folder is replaced as a whole, and only once the new one is complete. What a process
-    that was killed has left of the same folder is removed.
+    that was killed has left of the same folder is removed; an old folder that it had moved aside is put back.
 
     Raises:
         AudioFileError: ``target`` exists (and holds something), or its parent cannot be written.
@@ -35,13 +37,15 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
     target = Path(os.path.abspath(target))
     if existing is Existing.REFUSE:
         refuse_existing(target)
-    hidden = f".{target.name}.partial-{zlib.crc32(platform.node().encode()):08x}-"
-    partial = target.with_name(f"{hidden}{os.getpid()}")
+    partial, old = _hidden(target, "partial"), _hidden(target, "replaced")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f"{glob.escape(hidden)}*"):
-            if left == partial or not _runs(left.name.removeprefix(hidden)):
-                shutil.rmtree(left)
+        for left in _left(partial):
+            shutil.rmtree(left)
+        for left in _left(old):
+            _settle(left, target)
+        if existing is Existing.REFUSE:
+            refuse_existing(target)
         partial.mkdir()
     except OSError as error:
         raise AudioFileError(
@@ -51,12 +55,30 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
         yield partial
         if existing is Existing.REFUSE:
             refuse_existing(target)
-        _move(partial, target)
+        _move(partial, old, target)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, AudioFileError):  # name the folder that was asked for, not the hidden one
             raise AudioFileError(str(error).replace(str(partial), str(target))) from error
         raise
+
+
+def hidden_name(name: str, tail: str) -> str:
+    """What a file or folder is called until it is complete: never longer than file systems allow."""
+    encoded = os.fsencode(name)
+    return f".{name if len(encoded) <= 200 else hashlib.sha256(encoded).hexdigest()}.{tail}"
+
+
+def _hidden(target: Path, what: str) -> Path:
+    machine = zlib.crc32(platform.node().encode())
+    return target.with_name(hidden_name(target.name, f"{what}-{machine:08x}-{os.getpid()}"))
+
+
+def _left(hidden: Path) -> list[Path]:
+    """What this process, or one that is dead, has left of a hidden folder."""
+    shared = hidden.name.removesuffix(str(os.getpid()))
+    found = hidden.parent.glob(f"{glob.escape(shared)}*")
+    return [left for left in found if left == hidden or not _runs(left.name.removeprefix(shared))]
 
 
 def _runs(process: str) -> bool:
@@ -83,23 +105,27 @@ def refuse_existing(target: Path) -> None:
         )
 
 
-def _move(partial: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.replaced-{os.getpid()}")
+def _move(partial: Path, old: Path, target: Path) -> None:
     try:
-        had_one = target.exists() or target.is_symlink()
-        if had_one:
-            os.rename(target, old)
         try:
+            if os.path.lexists(target):
+                os.rename(target, old)
             os.rename(partial, target)
-        except OSError:
-            if had_one:
-                os.rename(old, target)
-            raise
+        finally:  # also when interrupted between the two
+            if os.path.lexists(old):
+                _settle(old, target)
     except OSError as error:
         raise AudioFileError(
             f"{target}: the finished folder cannot be put in place ({error.strerror}). Choose another place with -o."
         ) from error
-    if old.is_dir() and not old.is_symlink():
+
+
+def _settle(old: Path, target: Path) -> None:
+    """Remove what was moved aside where its place is taken, else put it back."""
+    if not os.path.lexists(target):
+        os.rename(old, target)
+    elif old.is_dir() and not old.is_symlink():
         shutil.rmtree(old, ignore_errors=True)
-    elif had_one:
-        old.unlink(missing_ok=True)
+    else:
+        with contextlib.suppress(OSError):
+            old.unlink()

@@ -19,6 +19,7 @@ from types import TracebackType
 import numpy as np
 import soundfile
 
+from stemwise.audio_io.folders import hidden_name
 from stemwise.audio_io.reading import start_sndfile
 from stemwise.audio_io.views import native_name
 from stemwise.errors import AudioFileError
@@ -112,7 +113,7 @@ class AudioWriter:
         self.rate, self.channels, self.encoding = rate, channels, how
         self.frames = 0
         self.peak = 0.0
-        self._partial = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
+        self._partial = self.path.with_name(hidden_name(self.path.name, f"partial-{os.getpid()}"))
         width = _BYTES.get(how.subtype, 0) * channels
         self._limit = _RIFF_LIMIT // width if how.container == "WAV" else None
         container = how.container
@@ -226,6 +227,11 @@ def _forget_the_time(path: Path) -> None:
             file.write(bytes(4))
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a name stays in its folder: one component of a path, on every system."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
 @dataclass(frozen=True)
 class Written:
     """What a ``StemWriter`` wrote: files by stem, the common gain in dB (0 unless needed), the peak before the gain."""
@@ -247,7 +253,7 @@ class StemWriter:
         frames: the expected length where it is known (see ``AudioWriter``).
 
     Raises:
-        AudioFileError: as ``AudioWriter``.
+        AudioFileError: as ``AudioWriter``; or a name would lead out of the folder.
     """
 
     def __init__(
@@ -261,6 +267,11 @@ class StemWriter:
     ) -> None:
         self.names = tuple(names)
         folder = Path(folder)
+        for name in self.names:
+            if not is_file_name(name):
+                raise AudioFileError(
+                    f"{folder}: {name!r} cannot be the name of a stem's file. Call the stem otherwise."
+                )
         self._final: list[AudioWriter] = []
         self._float: list[AudioWriter] = []
         self._done: list[Path] = []

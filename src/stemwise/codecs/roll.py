@@ -129,22 +129,23 @@ class GridNotes:
 def on_grid(score: symusic.Score, layout: RollLayout) -> GridNotes:
     """The notes of a score that a layout shows. Starts and ends go to the nearest step, notes last at least one.
 
-    Tempo changes do not matter: the grid is of ticks, from tick 0 to the end of the last note.
+    Tempo changes do not matter: the grid is of ticks, from tick 0 to the end of the last note, shown or not.
     """
     step = score.ticks_per_quarter / layout.steps
-    found = [np.zeros((4, 0), np.int64)]
+    found, end = [np.zeros((4, 0), np.int64)], 0
     for track in score.tracks:
-        stem = layout.stem_of(track.program, track.is_drum)
-        if stem is None or not len(track.notes):
-            continue
         notes = {name: values.astype(np.int64) for name, values in track.notes.numpy().items()}
+        end = max(end, int((notes["time"] + notes["duration"]).max(initial=0)))
+        stem = layout.stem_of(track.program, track.is_drum)
+        if stem is None:
+            continue
         start = np.round(notes["time"] / step).astype(np.int64)
         stop = np.maximum(np.round((notes["time"] + notes["duration"]) / step).astype(np.int64), start + 1)
         row = layout.row_of(notes["pitch"], track.is_drum)
         table = np.stack([np.full(len(row), layout.stems.index(stem)), start, stop, row])
         found.append(table[:, row >= 0])
     stem_index, start, stop, row = np.concatenate(found, axis=1)
-    length = max(int(stop.max(initial=0)), round(score.end() / step))
+    length = max(int(stop.max(initial=0)), round(end / step))
     return GridNotes(stem_index, start, stop, row, length, _bars(score, layout, length))
 
 

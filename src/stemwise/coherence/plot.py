@@ -30,10 +30,12 @@ def plot_over_time(lines: Mapping[str, Line], window: float, path: str | Path, t
     for name, (starts, values) in lines.items():
         times, heights = _with_gaps(starts, values, window)
         axes.plot([time + window / 2 for time in times], heights, marker=".", label=name)
-    axes.set(xlabel="seconds", ylabel="coherence", title=title)
+    axes.set(xlabel="seconds", ylabel="coherence")
+    axes.set_title(title, parse_math=False)  # a dollar is a dollar
     axes.margins(x=0.01)
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for entry in axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False).get_texts():
+        entry.set_parse_math(False)
     partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
         figure.savefig(partial, dpi=120)

@@ -162,13 +162,7 @@ def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict
                 f"{text}: neither STEM=FILE nor a folder of stems; say which stem it is, for example "
                 f"{model.stems[0]}={text}"
             )
-        twice = sorted(set(new) & set(played))
-        if twice:
-            raise QueryError(f"{', '.join(twice)} is given twice; give every stem once")
-        played |= new
-    if not played:
-        raise QueryError("nothing is left to accompany: every stem that was given is wanted anew")
-    if set(played) >= set(model.stems):
-        raise QueryError("every stem was given; say with --want which ones to make anew")
+        m.put(played, new)
+    m.check_given(played, model.stems)
     first = Path(given[0])
     return played, first if first.is_dir() else next(iter(played.values()))

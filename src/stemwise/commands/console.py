@@ -46,7 +46,7 @@ class Voice:
     def hand_over(self, document: Mapping[str, Any]) -> None:
         """The result, for scripts."""
         if self.as_json:
-            print(json.dumps(document, indent=2, ensure_ascii=False), flush=True)
+            print(json.dumps(document, indent=2), flush=True)  # ASCII: whatever stdout's encoding, it is JSON
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[Progress], None]]:

@@ -56,9 +56,10 @@ def convert(
 
     The file is only read: code in it never runs. Every verb that uses such a model takes the folder with --model.
     """
-    folder = out or file.with_suffix("")
-    if folder == file or (folder.exists() and not overwrite):
-        raise QueryError(f"{folder} exists; give another folder with --out, or --overwrite")
+    folder = out or file.parent / file.stem
+    if folder == file:
+        raise QueryError(f"{folder} is what is converted; give another folder with --out")
+    o.check_free(folder, overwrite)
     for option, given in (("stems", stems), ("prompts", prompts)):
         if given is not None and system is not System.componet:
             raise QueryError(

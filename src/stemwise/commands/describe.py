@@ -30,7 +30,7 @@ def info(
 ) -> None:
     """Say what a model is and what it was measured to do."""
     from stemwise.checkpoint import load_model, read_info
-    from stemwise.loading import folder_of, is_pipeline
+    from stemwise.loading import folder_of, is_pipeline, name_of
 
     folder = folder_of(model)
     if is_pipeline(folder):
@@ -38,7 +38,7 @@ def info(
     about = read_info(folder)
     card = folder / "README.md"
     facts: dict[str, Any] = {
-        "name": folder.name,
+        "name": name_of(folder),
         "type": about.type,
         "stems": list(about.stems) or None,
         **(_symbolic(about) if about.type in _SYMBOLIC else _audio(about, model)),
@@ -106,7 +106,7 @@ def doctor(as_json: o.Json = False) -> None:
     from stemwise.loading import models, pick_device
 
     disk = shutil.disk_usage(Path.cwd())
-    device = pick_device("auto")
+    device = str(pick_device("auto"))
     facts: dict[str, Any] = {
         "stemwise": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,7 +72,7 @@ def edit(
     In the whole song, or in a span. Output: edited/band/SONG-remove-drums/{...,mix}.wav and manifest.json; with --count
     take-1, take-2, ... in it, with --rank the best one first.
     """
-    from stemwise.batch import Item, Outcome, find, work_through
+    from stemwise.batch import Item, Outcome, alone, find, work_through
     from stemwise.commands.produce import Files, conclude, place_of, produce, put_audio
     from stemwise.commands.separate import tell
     from stemwise.errors import QueryError
@@ -139,7 +137,7 @@ def edit(
                 )
             return put_audio(folder, audio, how)
 
-        with _alone(item, len(items)):
+        with alone(item, len(items)):
             return produce(Item(item.source, f"{item.track}-{label}"), place, made, make)
 
     outcomes = work_through(items, work, lambda outcome: tell(voice, outcome))
@@ -149,7 +147,7 @@ def edit(
 def _heard(source: Path, model: Model) -> Audio | Path:
     """The stems of a folder, or its mix where it has none; a file as it is. Raises AudioFileError."""
     from stemwise.errors import AudioFileError
-    from stemwise.outputs import load_stems, read_folder
+    from stemwise.outputs import load_song, read_folder
 
     if not source.is_dir():
         return source
@@ -159,20 +157,7 @@ def _heard(source: Path, model: Model) -> Audio | Path:
             f"{source}: {found.unknown[0].name} is not a stem that the model {model.name} has, and would be lost. "
             "Give the mix alone, as a file, or move what is no stem elsewhere."
         )
-    return load_stems(found) if found.stems else found.mix or source
-
-
-@contextmanager
-def _alone(item: Item, of: int) -> Iterator[None]:
-    """Of several songs, one may be too short for the span, or lack the stem: that costs no other."""
-    from stemwise.errors import AudioFileError, QueryError
-
-    try:
-        yield
-    except QueryError as error:
-        if of == 1:
-            raise
-        raise AudioFileError(f"{item.source}: {error}") from error
+    return load_song(found) if found.stems else found.mix or source
 
 
 def _label(asked: dict[str, tuple[str, ...]], span: tuple[float, float] | None) -> str:

@@ -142,26 +142,31 @@ def midi_file(source: Path) -> Path | None:
     from stemwise.outputs import MIDI, read_manifest
     from stemwise.symbolic import MIDI_SUFFIXES, is_midi
 
-    if source.is_file():
-        return source if source.suffix.lower() in MIDI_SUFFIXES or is_midi(source) else None
     try:
+        if source.is_file():
+            return source if source.suffix.lower() in MIDI_SUFFIXES or is_midi(source) else None
         manifest = read_manifest(source) if source.is_dir() else None
-    except AudioFileError:
+    except (AudioFileError, OSError):  # whoever reads it says what is wrong
         return None
     if manifest is None or manifest.get("kind") != MIDI:
         return None
-    names = {str(facts.get("file")) for facts in manifest["stems"].values()}
+    names = {facts["file"] for facts in manifest["stems"].values()}
     return next((source / name for name in sorted(names) if Path(name).name == name), None)
 
 
 class NoteJob:
-    """What is done to each MIDI file."""
+    """What is done to each MIDI file, of `count`."""
 
-    def __init__(self, model: NoteModel, place: Place, asked: Asked, voice: Voice) -> None:
-        self.model, self.place, self.asked, self.voice = model, place, asked, voice
+    def __init__(self, model: NoteModel, place: Place, asked: Asked, voice: Voice, count: int) -> None:
+        from stemwise.stems import known_names
+
+        for names in (asked.present, tuple((asked.locked or {}).values())):  # what is wrong for every file, before any
+            known_names(names, model.stems, f"the model {model.name} has")
+        self.model, self.place, self.asked, self.voice, self.count = model, place, asked, voice, count
 
     def work(self, item: Item) -> Outcome:
         """Separate one."""
+        from stemwise.batch import alone
         from stemwise.commands.produce import produce
         from stemwise.outputs import MIX, Made
 
@@ -170,7 +175,7 @@ class NoteJob:
         assert source is not None
         parameters = {
             "present": list(asked.present),
-            "locked": dict(asked.locked or {}),
+            "locked": [_lock(place, instrument) for place, instrument in (asked.locked or {}).items()],
             "doublings": asked.doublings,
             "steps": asked.steps,
             "sampled": asked.seed is not None,
@@ -178,7 +183,8 @@ class NoteJob:
             **asked.views.parameters(),
         }
         made = Made("separate", self.model.name, {MIX: source}, asked.seed or 0, parameters)
-        return produce(item, self.place, made, lambda folder: self._make(item, source, folder), close_midi)
+        with alone(item, self.count):
+            return produce(item, self.place, made, lambda folder: self._make(item, source, folder), close_midi)
 
     def _make(self, item: Item, source: Path, folder: Path) -> tuple[Files, Mapping[str, Any]]:
         asked = self.asked
@@ -200,6 +206,16 @@ class NoteJob:
             (folder / f"{name}.csv").write_text(parts.table(), encoding="utf-8")
         extra = asked.views.add(parts.music, played, parts.instruments, folder, name)
         return {}, {"parts": described(parts, file.name), **_facts(parts), **extra}
+
+
+def _lock(place: str, instrument: str) -> dict[str, str]:
+    """For the manifest: which notes are known, without a path of this machine."""
+    from stemwise.outputs import sha256
+
+    file = Path(place)
+    if place.isdecimal() or not file.is_file():
+        return {"track": place, "instrument": instrument}
+    return {"file": file.name, "sha256": sha256(file), "instrument": instrument}
 
 
 def described(parts: NoteParts, file: str) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,14 +91,30 @@ class Played:
 
 def any_midi(given: Sequence[str]) -> bool:
     """Whether a MIDI file is among what was given."""
-    return any(midi_file(Path(text)) or midi_file(Path(text.rpartition("=")[2])) for text in given)
+    return any(midi_file(Path(text)) or midi_file(Path(text.partition("=")[2] or text)) for text in given)
+
+
+def put(files: dict[str, Path], new: Mapping[str, Path]) -> None:
+    """Add the files of more stems. Raises QueryError for a stem that has one."""
+    twice = sorted(set(new) & set(files))
+    if twice:
+        raise QueryError(f"{', '.join(twice)} is given twice; give every stem once")
+    files |= new
+
+
+def check_given(files: Mapping[str, Path], stems: Sequence[str]) -> None:
+    """Raises QueryError where nothing that was given is left to hear, or no stem to make."""
+    if not files:
+        raise QueryError("nothing is left to accompany: every stem that was given is wanted anew")
+    if set(files) >= set(stems):
+        raise QueryError("every stem was given; say with --want which ones to make anew")
 
 
 def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
     """The MIDI files that were given, read.
 
     `FILE.mid` alone has its tracks' names, programs and channels say which stems they are; those that are wanted anew are
-    left out. Raises QueryError where audio is among them, or what they hold does not fit together.
+    left out. Raises QueryError where audio is among them, a stem is in two, or what they hold does not fit together.
     """
     from stemwise.stems import known_names
     from stemwise.symbolic.midi import Music, notes_of, read_midi
@@ -108,7 +124,7 @@ def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
     files: dict[str, Path] = {}
     stems: list[str] = []
     for text in given:
-        name, equals, file = text.rpartition("=")
+        name, equals, file = text.partition("=")
         whole = midi_file(Path(text))
         source = whole or (midi_file(Path(file)) if equals else None)
         if source is None:
@@ -130,9 +146,8 @@ def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
             )
         scores.append(music)
         stems += each
-        files |= {one: source for one, track in zip(each, music.score.tracks, strict=True) if len(track.notes)}
-    if not files:
-        raise QueryError("nothing is left to accompany: every stem that was given is wanted anew")
+        put(files, {one: source for one, track in zip(each, music.score.tracks, strict=True) if len(track.notes)})
+    check_given(files, system.names)
     score = scores[0].score
     for other in scores[1:]:
         score.tracks.extend(other.score.tracks)

@@ -166,6 +166,14 @@ def encoding_of(mp3: bool, bitrate: int | None, flac: bool, int16: bool, int24: 
         raise QueryError(str(error)) from error
 
 
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raises QueryError for a model folder that may not be written: a file, or one that holds anything already."""
+    if folder.is_file():
+        raise QueryError(f"{folder} is a file; give a folder to write the model into")
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise QueryError(f"{folder} exists; give another folder, or --overwrite")
+
+
 def part_of(text: str) -> tuple[int, int]:
     """ "2/8" -> (2, 8): the second of eight parts. Raises QueryError."""
     first, _, last = text.partition("/")

@@ -14,6 +14,7 @@ from stemwise.commands.console import Voice
 from stemwise.errors import QueryError
 
 FIGURES = "figures.json"
+SAMPLE = ("image.png", "original.wav", "separated.wav", "original.mid", "separated.mid")
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,8 +60,11 @@ def rolls(
     layout = system.layout
     stream = RollWindows(_songs(source, split), RollOptions(system.prior.config.layout, system.window), seed)
     truths, made = [], []
-    if overwrite and out.is_dir():
-        refuse_foreign(out, {FIGURES, *(path.name for path in out.iterdir() if (path / "image.png").is_file())})
+    if overwrite:
+        samples = _samples(out)
+        refuse_foreign(out, {FIGURES, *(sample.name for sample in samples)})
+        for sample in samples:
+            refuse_foreign(sample, SAMPLE)
     with output_folder(out, Existing.OVERWRITE if overwrite else Existing.REFUSE) as folder:
         for index in range(count):
             window = stream[index]
@@ -77,6 +81,12 @@ def rolls(
     voice.say(", ".join(f"{name} {value:.5f}" for name, value in figures.items() if isinstance(value, float)))
     voice.say("F1: " + ", ".join(f"{name} {value:.3f}" for name, value in figures["f1"].items()))
     voice.hand_over(document)
+
+
+def _samples(out: Path) -> list[Path]:
+    """Folders of samples that are there from before: 000, 001, ..."""
+    numbered = [path for path in out.iterdir() if path.name.isdecimal()] if out.is_dir() else []
+    return [path for path in numbered if path.is_dir() and path.name == f"{int(path.name):03d}"]
 
 
 def _figures(truth: Tensor, made: Tensor, names: Sequence[str]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def score(
 
     Scores compare under one model only. "in place" is a probability, 50 % is a guess.
     """
-    from stemwise.batch import Item, work_through
+    from stemwise.batch import Item, alone, work_through
     from stemwise.coherence.search import transposes
     from stemwise.loading import load_coherence
     from stemwise.scores import Listening
@@ -82,7 +82,12 @@ def score(
     how = Listening(encoder, hop=hop, direction="symmetric" if symmetric else "context first")
     work = _Work(tasks, how, moves, plot, voice)
     items = [Item(Path(label), label) for label in tasks]
-    outcomes = work_through(items, work, lambda outcome: _tell(voice, outcome))
+
+    def fitting(item: Item) -> Outcome:
+        with alone(item, len(items)):
+            return work(item)
+
+    outcomes = work_through(items, fitting, lambda outcome: _tell(voice, outcome))
     code = Code.FAILED if any(outcome.status == "failed" for outcome in outcomes) else Code.OK
     results = [{"input": o.item.track, "status": o.status, "message": o.message, **o.manifest} for o in outcomes]
     voice.hand_over({"format": 1, "verb": "score", "exit_code": int(code), "model": model, "symmetric": symmetric,

@@ -106,7 +106,7 @@ def separate(
             overlap=overlap, stem=stem, negative=negative, guidance=guidance, phase=phase, likelihood=likelihood
         )
         assigner = load_notes(model if kind.type == "notes" else "notes", device)
-        works[True] = m.NoteJob(assigner, place_for(assigner), asked, voice).work
+        works[True] = m.NoteJob(assigner, place_for(assigner), asked, voice, len(items)).work
     if len(scores) < len(items):
         # what nobody described is a stem of its own, so that the stems sum to the song
         described = [*stem, "rest"] if stem and "rest" not in stem else stem

@@ -88,6 +88,7 @@ def export(
         Weights, typer.Option("--weights", help="Best by validation, last, or best if any.")
     ] = Weights.auto,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="How weights are stored.")] = Dtype.float32,
+    overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Write a trained model as a folder.
@@ -98,5 +99,9 @@ def export(
 
     from stemwise.runs import export as write
 
+    o.check_free(folder, overwrite)
     written = write(run, folder, weights=weights.value, dtype=getattr(torch, dtype.value))
-    Voice(quiet).say(f"{written}: use it with --model {written}")
+    voice = Voice(quiet)
+    voice.say(f"{written}: use it with --model {written}")
+    if (card := written / "README.md").is_file():
+        voice.say(f"{card} is still the card of the model before; write it anew")

@@ -22,7 +22,8 @@ def rotations(onset: Tensor, pitch: Tensor, size: int) -> Tensor:
     pairs = size // 2
     timed = min(len(_PERIODS), pairs * 5 // 8)
     periods = torch.tensor(_PERIODS[:timed], device=onset.device)
-    spans = torch.logspace(math.log10(_NARROWEST), math.log10(_WIDEST), pairs - timed, device=onset.device)
+    spans = torch.logspace(math.log10(_NARROWEST), math.log10(_WIDEST), pairs - timed)  # Apple's GPU cannot
+    spans = spans.to(onset.device)
     return 2 * math.pi * torch.cat([onset[..., None] / periods, pitch[..., None] / spans], dim=-1)
 
 

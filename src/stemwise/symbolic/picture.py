@@ -33,7 +33,10 @@ def draw(music: Music, parts: Mapping[str, Notes], file: Path, title: str = "") 
         axes.add_collection(LineCollection(bars, colors=colour, linewidths=2.0))
         handles.append(Line2D([], [], color=colour, linewidth=4, label=f"{name} ({len(notes)})"))
     every = [int(p) for notes in parts.values() for p in notes["pitch"]] or [60]
-    axes.set(xlim=(0, end), ylim=(min(every) - 2, max(every) + 2), xlabel="seconds", ylabel="MIDI pitch", title=title)
+    axes.set(xlim=(0, end), ylim=(min(every) - 2, max(every) + 2), xlabel="seconds", ylabel="MIDI pitch")
+    axes.set_title(title, parse_math=False)  # a dollar is a dollar
     axes.grid(alpha=0.25)
-    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    legend = axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for entry in legend.get_texts():
+        entry.set_parse_math(False)
     figure.savefig(file, dpi=110)

@@ -94,8 +94,8 @@ class GmsdiSystem(Mono):
 
     def __post_init__(self) -> None:
         for gamma in (self.gamma, self.gamma_mixture):
-            if isinstance(gamma, int | float) and gamma <= 0:
-                raise QueryError(f"gamma is {gamma:g}; it must be above 0 (small: sources follow the mixture closely)")
+            if isinstance(gamma, int | float) and not 1e-6 <= gamma <= 1e6:
+                raise QueryError(f"gamma is {gamma:g}; give 1e-6 to 1e6 (small: sources follow the mixture closely)")
         if self.likelihood is not None:
             likelihood_named(self.likelihood)
         self.prior.vocabulary.check(*self.sources.every())

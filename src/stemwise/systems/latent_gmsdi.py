@@ -68,10 +68,8 @@ class LatentGmsdi:
         )
 
     def __post_init__(self) -> None:
-        if self.gamma < 0:
-            raise QueryError(
-                f"gamma is {self.gamma:g}; it must not be below 0 (small: sources follow the mixture closely)"
-            )
+        if not 0 <= self.gamma <= 1e6:
+            raise QueryError(f"gamma is {self.gamma:g}; give 0 to 1e6 (small: sources follow the mixture closely)")
         if self.candidates < 1:
             raise QueryError(f"candidates is {self.candidates}; draw at least one")
 

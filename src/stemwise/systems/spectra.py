@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,16 +21,14 @@ Power = Callable[[int], Tensor]
 
 def powers(spectra: Spectra, rate: int) -> Power:
     """A function from a number of frames to the power spectral densities (stem, frames // 2 + 1) of such a window."""
-    known: dict[int, Tensor] = {}
+    return lambda frames: torch.from_numpy(_densities(spectra, rate, frames))
 
-    def power(frames: int) -> Tensor:
-        if frames not in known:
-            bins = np.log(np.fft.rfftfreq(frames, 1.0 / rate).clip(KNOTS[0]))
-            rows = [np.exp(2.0 * np.interp(bins, np.log(KNOTS), np.log(row))) for row in spectra]
-            known[frames] = torch.tensor(np.stack(rows), dtype=torch.float32)
-        return known[frames]
 
-    return power
+@lru_cache(maxsize=16)  # models ask at every evaluation of their networks
+def _densities(spectra: Spectra, rate: int, frames: int) -> np.ndarray:
+    bins = np.log(np.fft.rfftfreq(frames, 1.0 / rate).clip(KNOTS[0]))
+    rows = [np.exp(2.0 * np.interp(bins, np.log(KNOTS), np.log(row))) for row in spectra]
+    return np.stack(rows).astype(np.float32)
 
 
 def measured(windows: Tensor, rate: int) -> Spectra:
