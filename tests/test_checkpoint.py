@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import trainable_toy
 from stemwise import checkpoint
-from stemwise.checkpoint import load_model, read_info, save_model, write_atomically
+from stemwise.checkpoint import load_model, read_info, save_model
 from stemwise.errors import ModelError
+from stemwise.files import write_atomically
 from trainable_toy import Inner, Toy, ToyConfig
 
 

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import importlib
 import json
-import os
 import struct
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stemwise.errors import ModelError
+from stemwise.files import write_atomically
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -221,33 +220,6 @@ def read_info(folder: Path | str) -> ModelInfo:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{file}: field missing or of the wrong kind ({error!r}); export the model again") from error
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that after a crash at any moment either the old or the new content is there, whole."""
-    with atomic_file(file) as handle:
-        handle.write(content)
-
-
-@contextlib.contextmanager
-def atomic_file(file: Path) -> Iterator[Any]:
-    """A binary handle on a temporary neighbour, synced and renamed to `file` on leaving; removed if the body raises."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        directory = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # the rename itself must survive a power cut
-        finally:
-            os.close(directory)
 
 
 def _same_but_metadata(before: str, after: str) -> bool:

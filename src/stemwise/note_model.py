@@ -94,7 +94,7 @@ class NoteParts:
 
     def save(self, file: Path | str) -> None:
         """Write the multi-track MIDI file, whole or not at all."""
-        from stemwise.checkpoint import write_atomically
+        from stemwise.files import write_atomically
 
         write_atomically(Path(file), self.to_bytes())
 

@@ -32,6 +32,7 @@ from stemwise.audio_io import (
 )
 from stemwise.audio_io.writing import is_file_name
 from stemwise.errors import AudioFileError
+from stemwise.files import sha256
 from stemwise.stems import Audio
 from stemwise.symbolic.midi import is_midi
 
@@ -337,12 +338,6 @@ def digest(folder: Path, files: Iterable[Path]) -> str:
     for file in sorted(files):
         found.update(os.fsencode(f"{file.relative_to(folder).as_posix()}:{sha256(file)}\n"))
     return found.hexdigest()
-
-
-def sha256(file: Path) -> str:
-    """The hex digest of a file's bytes."""
-    with open(file, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _write_manifest(document: Mapping[str, Any], folder: Path) -> None:

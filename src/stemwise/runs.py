@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from stemwise import checkpoint
-from stemwise.checkpoint import atomic_file, write_atomically
 from stemwise.errors import ModelError, RecipeError, TrainingError
+from stemwise.files import atomic_file, write_atomically
 from stemwise.recipe import Recipe, dump, load_recipe
 
 RECIPE = "recipe.yaml"

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from stemwise import cli
 from stemwise.audio_io.views import native_name
 from stemwise.errors import SongError
-from stemwise.songs import Song, WindowOptions, Windows, packing
+from stemwise.songs import Song, WindowOptions, Windows
 from stemwise.songs.folder import folder
 from stemwise.songs.packing import pack
 from stemwise.songs.shards import check, scan, shards
@@ -160,16 +160,16 @@ def _killed_at(place: int, source: Path, out: Path) -> int:
     """Pack in a process that is killed when it is about to rename its `place`-th file; how it ended."""
     child = os.fork()
     if child == 0:
-        settle, seen = packing._settle, 0
+        replace, seen = os.replace, 0
 
         def kill(partial: Path, file: Path) -> None:
             nonlocal seen
             seen += 1
             if seen == place:
                 os.kill(os.getpid(), signal.SIGKILL)
-            settle(partial, file)
+            replace(partial, file)
 
-        packing._settle = kill
+        os.replace = kill
         list(pack(folder(source), out, megabytes=1))
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -187,7 +187,7 @@ def _killed_at(place: int, source: Path, out: Path) -> int:
 def test_killed_pack_is_continued(source: Path, packed: Path, tmp_path: Path, place: int, written: list[bool]) -> None:
     out = tmp_path / "out"
     assert _killed_at(place, source, out) == -signal.SIGKILL
-    assert any(file.name.endswith(".partial") for file in out.iterdir())
+    assert any(file.name.endswith((".partial", ".tmp")) for file in out.iterdir())
     assert [shard.written for shard in pack(folder(source), out, megabytes=1)] == written
     assert {file.name: file.read_bytes() for file in packed.iterdir()} == {
         file.name: file.read_bytes() for file in out.iterdir() if not file.name.startswith(".index")

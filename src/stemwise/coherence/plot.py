@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stemwise.errors import AudioFileError
+from stemwise.files import atomic_file
 
 Line = tuple[Sequence[float], Sequence[float]]
 """Seconds where windows start, and their scores."""
@@ -36,16 +36,13 @@ def plot_over_time(lines: Mapping[str, Line], window: float, path: str | Path, t
     axes.grid(alpha=0.3)
     for entry in axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False).get_texts():
         entry.set_parse_math(False)
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
-        figure.savefig(partial, dpi=120)
-        os.replace(partial, path)
+        with atomic_file(path) as handle:
+            figure.savefig(handle, dpi=120, format=path.suffix[1:])
     except OSError as error:
         raise AudioFileError(
             f"{path}: the picture cannot be written here ({error.strerror}). Choose another place."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _with_gaps(starts: Sequence[float], values: Sequence[float], window: float) -> Line:

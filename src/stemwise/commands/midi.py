@@ -210,7 +210,7 @@ class NoteJob:
 
 def _lock(place: str, instrument: str) -> dict[str, str]:
     """For the manifest: which notes are known, without a path of this machine."""
-    from stemwise.outputs import sha256
+    from stemwise.files import sha256
 
     file = Path(place)
     if place.isdecimal() or not file.is_file():

@@ -238,7 +238,7 @@ def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Vi
     """Write the MIDI file of a folder that is being made, and its views; the facts for its manifest."""
     import numpy as np
 
-    from stemwise.checkpoint import write_atomically
+    from stemwise.files import write_atomically
     from stemwise.symbolic import Instrument
     from stemwise.symbolic.midi import written
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from stemwise.audio_io import AudioSource, open_audio, resample_blocks
-from stemwise.checkpoint import atomic_file
 from stemwise.embeddings.embedding import Embedding, Floats32
-from stemwise.outputs import sha256
+from stemwise.files import atomic_file, sha256
 
 VARIABLE = "STEMWISE_CACHE"
 """Environment variable with another cache folder; empty for none at all."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from stemwise.checkpoint import write_atomically
 from stemwise.embeddings.embedding import Embedding
 from stemwise.errors import MetricError
+from stemwise.files import write_atomically
 from stemwise.metrics.frechet import Gaussian
 from stemwise.metrics.moments import Moments
 

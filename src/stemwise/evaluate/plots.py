@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stemwise.evaluate.figures import ALL, Table
 from stemwise.evaluate.metrics import metric
+from stemwise.files import atomic_file
 
 
 def plot(folder: Path, metrics: Sequence[str], tables: Mapping[str, Table]) -> list[Path]:
@@ -37,6 +38,7 @@ def plot(folder: Path, metrics: Sequence[str], tables: Mapping[str, Table]) -> l
         axes.grid(axis="y", alpha=0.3)
         axes.legend(fontsize="small")
         file = folder / f"{name.replace(':', '-')}.png"
-        picture.savefig(file, dpi=120)
+        with atomic_file(file) as handle:
+            picture.savefig(handle, dpi=120, format="png")
         files.append(file)
     return files

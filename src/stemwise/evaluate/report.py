@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from stemwise import __version__
-from stemwise.checkpoint import write_atomically
 from stemwise.errors import EvaluationError
 from stemwise.evaluate.compare import spread
 from stemwise.evaluate.figures import ALL, Figure, Table, figures
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.relations import Finding
 from stemwise.evaluate.results import SETTINGS, Results, read_results
+from stemwise.files import write_atomically
 
 COLUMNS = ("system", "song", "start", "seconds", "given", "wanted", "stem", "metric", "value", "note")
 _WIDEST = 8

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from stemwise import __version__
-from stemwise.checkpoint import write_atomically
 from stemwise.errors import EvaluationError, RecipeError
 from stemwise.evaluate.measures import Frames, Row, Ruler
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.protocol import Protocol, protocol
+from stemwise.files import write_atomically
 from stemwise.runs import differences
 from stemwise.songs import Song
 from stemwise.songs.source import identity

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from torch import Tensor, nn
 
 from stemwise.errors import ModelError
+from stemwise.files import write_atomically
 from stemwise.nets.pretrained import audioldm2_unet, stable_audio_transformer
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -119,9 +119,7 @@ class _Control(nn.Module):
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         document = {"_class_name": self.kind, **self.arguments}
         for name, content in ((WEIGHTS, save(tensors)), (CONFIG, (json.dumps(document, indent=2) + "\n").encode())):
-            temporary = target / f".{name}.{os.getpid()}.tmp"
-            temporary.write_bytes(content)
-            temporary.replace(target / name)
+            write_atomically(target / name, content)
         return target
 
     @classmethod

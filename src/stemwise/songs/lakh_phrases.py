@@ -19,6 +19,7 @@ import numpy as np
 from stemwise.codecs.roll import PUBLISHED
 from stemwise.errors import SongError
 from stemwise.extras import needed
+from stemwise.files import write_atomically
 from stemwise.songs.lakh import lakh
 from stemwise.songs.phrases import MANIFEST
 from stemwise.songs.scanning import MidiSong, Problem
@@ -213,15 +214,8 @@ def _met(onsets: np.ndarray, velocities: np.ndarray, beats: np.ndarray) -> float
 def _write(file: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    _replace(file, buffer.getvalue())
+    write_atomically(file, buffer.getvalue())
 
 
 def _lines(file: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    _replace(file, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
+    write_atomically(file, "".join(json.dumps(entry) + "\n" for entry in entries).encode())

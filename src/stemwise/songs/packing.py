@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import tarfile
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,9 @@ import numpy as np
 import soundfile
 
 from stemwise.errors import SongError
+from stemwise.files import sha256, write_atomically
 from stemwise.songs.scanning import Problem
-from stemwise.songs.shards import FORMAT, INDEX, read_index, read_shard, sha256, shard_name
+from stemwise.songs.shards import FORMAT, INDEX, read_index, read_shard, shard_name
 from stemwise.songs.song import Song
 from stemwise.songs.source import File, identity, lost_bytes, opened, raw, size
 from stemwise.songs.streams import Stream
@@ -103,7 +103,7 @@ def _open(root: Path, index: dict[str, Any]) -> None:
     if not (root / INDEX).exists():
         if any(not entry.name.startswith((".", "shard-")) for entry in root.iterdir()):
             raise SongError(f"{root}: is not empty, and no packed data set; give a new folder")
-        _write(root / INDEX, index, root)
+        write_atomically(root / INDEX, _text(index))
     before = read_index(root)
     if before["plan"] != index["plan"]:
         raise SongError(
@@ -124,6 +124,8 @@ def _shard(root: Path, number: int, plan: str, songs: list[tuple[int, Song]]) ->
 def _write_shard(root: Path, number: int, plan: str, songs: list[tuple[int, Song]]) -> dict[str, Any]:
     tar, scratch = root / f"{shard_name(number)}.tar", root / f".{shard_name(number)}.partial"
     shutil.rmtree(scratch, ignore_errors=True)  # left by a kill
+    for left in root.glob(f".{shard_name(number)}.json.*.tmp"):
+        left.unlink(missing_ok=True)
     scratch.mkdir()
     entries: list[dict[str, Any]] = []
     left_out: list[dict[str, str]] = []
@@ -149,7 +151,7 @@ def _write_shard(root: Path, number: int, plan: str, songs: list[tuple[int, Song
             "left_out": left_out,
         }
         _settle(scratch / tar.name, tar)
-        _write(tar.with_suffix(".json"), document, scratch)
+        write_atomically(tar.with_suffix(".json"), _text(document))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return document
@@ -269,11 +271,8 @@ def _save(audio: Any, blocks: Iterator[np.ndarray], target: Path, subtype: str) 
                 raise OSError(f"{target.name}: no space left, or too long ({error})") from error
 
 
-def _write(file: Path, document: dict[str, Any], scratch: Path) -> None:
-    """A JSON file that appears whole or not at all; several machines may write the same index at once."""
-    partial = scratch / f".{file.name}.{uuid.uuid4().hex}.partial"
-    partial.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    _settle(partial, file)
+def _text(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document) + "\n").encode()
 
 
 def _settle(partial: Path, file: Path) -> None:

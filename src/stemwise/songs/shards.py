@@ -11,13 +11,13 @@ several files keeps them: `guitar.1.flac`, `guitar.2.flac`. A window is read by 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stemwise.errors import SongError
+from stemwise.files import sha256
 from stemwise.songs.scanning import Problem, Scan, usable
 from stemwise.songs.song import Song
 from stemwise.songs.source import Member
@@ -101,12 +101,6 @@ def read_shard(root: Path, number: int, plan: str) -> Mapping[str, Any]:
 def shard_name(number: int) -> str:
     """Name of a shard's files, without ending."""
     return f"shard-{number:06d}"
-
-
-def sha256(file: Path) -> str:
-    """The hex digest of a file's bytes."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _document(file: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:

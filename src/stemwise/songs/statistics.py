@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stemwise.errors import SongError
+from stemwise.files import atomic_file
 from stemwise.songs.layouts import scan_any
 from stemwise.songs.scanning import Problem, describe
 from stemwise.songs.song import Song
@@ -125,14 +125,10 @@ def draw(statistics: Statistics, picture: Path) -> None:
     level.set(xlabel="RMS where it plays, dB full scale", title="how loud a stem is")
     for axes in (activity, level):
         axes.invert_yaxis()
-    partial = picture.with_name(f".{picture.stem}.partial-{os.getpid()}{picture.suffix}")
     try:
         picture.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(partial, dpi=120)
-            os.replace(partial, picture)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_file(picture) as handle:
+            figure.savefig(handle, dpi=120, format=picture.suffix[1:])
     except OSError as error:
         raise SongError(f"{picture}: cannot be written here ({error}); choose another place") from error
 

@@ -6,13 +6,13 @@ for, under whatever name it lies on disk. Fonts that we do not know may be used 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from stemwise import files
 from stemwise.errors import SongError
 from stemwise.songs.synthetic.soundfont import opened
 
@@ -69,15 +69,11 @@ class Font:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, read in 1 MB pieces and remembered for this process by path, size and time of change."""
+    """SHA-256 of a file, remembered for this process by path, size and time of change."""
     status = path.stat()
     key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
     if key not in _hashes:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-        _hashes[key] = digest.hexdigest()
+        _hashes[key] = files.sha256(path)
     return _hashes[key]
 
 

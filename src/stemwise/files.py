@@ -1,0 +1,47 @@
+"""Files that appear whole or not at all, and what tells one file from another."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+def sha256(file: Path) -> str:
+    """The hex digest of a file's bytes."""
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file so that at any moment it has the old content or the new."""
+    with atomic_file(file) as handle:
+        handle.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(file: Path) -> Iterator[IO[bytes]]:
+    """A binary handle on a temporary neighbour, synced and renamed to `file` on leaving; removed if the body raises.
+
+    Several processes and machines may write the same file at once; the last one stays.
+    """
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        directory = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # the rename itself must survive a power cut
+        finally:
+            os.close(directory)
