@@ -3,7 +3,7 @@
     python benchmarks/coherence_scores.py --songs 12
 
 Foreign stem: one stem of each song is replaced by that of the next song; it should fit least. Shift: one stem of each song
-is late by a quarter of a beat; the search over shifts (-1/2 to 1/2 beat in eighths) should name the way back, and should
+is late by 1/8 s (a quarter of a beat at 120 bpm); the search over shifts (-1/4 to 1/4 s in sixteenths) should name the way back, and should
 leave the stem alone where it is in place. Key: one pitched stem is rendered a semitone higher; the best of five transpositions
 should be the way back, and none where it is in tune. Songs where fewer than three stems sound are left out and counted.
 """
@@ -50,12 +50,14 @@ def found_keys(seed: int, songs: Path, fonts: str, how: Listening) -> tuple[bool
     return best[0] == -1, best[1] == 0
 
 
+LATE = 0.125  # seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="cocola")
     parser.add_argument("--fonts", choices=["train", "validation", "test", "builtin"], default="validation")
     parser.add_argument("--songs", type=int, default=12)
-    parser.add_argument("--beat", type=float, default=0.5, help="seconds, for the shifts")
     parser.add_argument("--data", type=Path, default=ROOT / "runs" / "benchmark-songs")
     args = parser.parse_args()
     how = Listening(load_coherence(args.encoder), hop=5)
@@ -63,8 +65,8 @@ def main() -> None:
     for _ in write_songs(where, range(FIRST_SEED, FIRST_SEED + args.songs), fonts=args.fonts, seconds=20):
         pass
     songs = folder(where)[: args.songs]
-    shifts = tuple(k * args.beat / 8 for k in range(-4, 5))
-    found = {"foreign stem": [0, 0], "stem late by 1/4 beat": [0, 0], "stem in place": [0, 0]}
+    shifts = tuple(k * LATE / 2 for k in range(-4, 5))
+    found = {"foreign stem": [0, 0], "stem late by 1/8 s": [0, 0], "stem in place": [0, 0]}
     keys = {"stem a semitone too high": [0, 0], "stem in tune": [0, 0]}
     spent, heard, skipped = 0.0, 0.0, 0
     for i, song in enumerate(songs):
@@ -76,7 +78,7 @@ def main() -> None:
         name = shared[i % len(shared)]
         frames = min(stems[name].shape[1], others[name].shape[1])
         swapped = {**stems, name: others[name][:, :frames]}
-        late = {**stems, name: np.roll(stems[name], round(args.beat / 4 * song.rate), 1)}
+        late = {**stems, name: np.roll(stems[name], round(LATE * song.rate), 1)}
         try:
             started = time.process_time()
             odd = score_stems(swapped, rate=song.rate, how=how).odd_one
@@ -87,7 +89,7 @@ def main() -> None:
             print(error)
             skipped += 1
             continue
-        for task, right in zip(found, (odd == name, back == -args.beat / 4, stay == 0)):
+        for task, right in zip(found, (odd == name, back == -LATE, stay == 0)):
             found[task][0] += int(right)
             found[task][1] += 1
     for seed in range(FIRST_SEED, FIRST_SEED + args.songs):
