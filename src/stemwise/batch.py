@@ -111,8 +111,8 @@ def alone(item: Item, of: int) -> Iterator[None]:
 
 def explain(error: BaseException, source: Path) -> str:
     """A message that names the file, the problem and the remedy also for errors that are not ours."""
-    if isinstance(error, MemoryError):
-        return f"{source}: not enough memory. Close other programs, or give a shorter file."
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        return f"{source}: not enough memory. Close other programs, give a shorter file, or take --device cpu."
     if isinstance(error, OSError):
         place = error.filename or source
         return f"{place}: {error.strerror or error}. Check the path, the access rights and the space on the disk."

@@ -72,15 +72,16 @@ class JoinedFile(_View):
 
 
 class Slice(_View):
-    """``size`` bytes from byte ``offset`` on of an open file, by its descriptor, which is left open."""
+    """``size`` bytes from byte ``offset`` on of a file that is open for this alone, and is left open."""
 
-    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+    def __init__(self, file: io.RawIOBase, offset: int, size: int) -> None:
         super().__init__(size)
-        self._descriptor, self._offset = descriptor, offset
+        self._file, self._offset = file, offset
 
     def readinto(self, buffer: object) -> int:
-        """Read at the position, wherever the file itself stands."""
+        """Read at the position."""
         view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]  # type: ignore[arg-type]
-        count = os.preadv(self._descriptor, [view], self._offset + self._position) if len(view) else 0
+        self._file.seek(self._offset + self._position)
+        count = self._file.readinto(view) or 0
         self._position += count
         return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -245,6 +246,8 @@ def _grid(shifts: str | None, semitones: str | None, bpm: float | None) -> Grid:
     from stemwise.coherence.search import Grid
 
     steps = _steps("--shifts", shifts or ("-0.5:0.5:0.125" if bpm is None else "-1:1:0.25"), None)
+    if bpm is not None and not math.isfinite(bpm):
+        raise QueryError(f"--bpm is {bpm}; give beats a minute, such as 120")
     beat = 1.0 if bpm is None else 60 / bpm
     grid = Grid(tuple(step * beat for step in steps), _steps("--semitones", semitones or "-6:6", 1.0))
     if grid.margin > 30 or max(map(abs, grid.semitones)) > 24 or len(grid.shifts) * len(grid.semitones) > 5000:

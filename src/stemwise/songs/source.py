@@ -120,4 +120,4 @@ def lost_bytes(file: File) -> int:
 
 def _slice(archive: io.FileIO, member: Member) -> Slice:
     """The bytes of a member of an open archive, as a file of their own."""
-    return Slice(archive.fileno(), member.offset, member.size)
+    return Slice(archive, member.offset, member.size)
