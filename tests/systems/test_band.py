@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -159,6 +160,36 @@ def test_generation_learns_the_mean_and_separation_the_median(
 
     shares = [k / 20 for k in range(21)]
     assert min(shares, key=loss) == pytest.approx(best, abs=0.051)
+
+
+@pytest.mark.parametrize(("level", "least", "most"), [(0.2, 0.5, 1.0), (0.02, 0.0, 0.1)])
+def test_a_quiet_stem_counts_but_for_one_that_rests(
+    level: float, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To miss a stem at -14 dB costs more than half of what a loud one costs (in SI-SDR as much); at -34 dB it is silence."""
+    levels = torch.full((1, 6), ABSENT)
+    levels[:, -1] = CLEAN
+    monkeypatch.setattr(band_module, "draw_levels", lambda *_: levels)
+    band = Band(CONFIG).eval()
+    batch = torch.randn(1, 5, 2, CONFIG.window, generator=torch.Generator().manual_seed(0))
+    batch[:, 0] *= level
+    stems = band.encode(batch / loudness(batch.sum(1)))
+
+    def loss(missed: int) -> float:
+        guess = stems.clone()
+        guess[:, missed] = 0
+        monkeypatch.setattr(band, "forward", lambda *_: torch.cat([guess, guess.sum(1, keepdim=True)], 1))
+        return float(band.loss(batch, torch.Generator().manual_seed(0)))
+
+    assert least < loss(0) / loss(1) < most
+
+
+def test_every_weight_is_trained(prior: Band) -> None:
+    """Else the processes of a distributed training wait for each other's gradients."""
+    band = copy.deepcopy(prior).train()
+    batch = torch.randn(2, 5, 2, CONFIG.window, generator=torch.Generator().manual_seed(0))
+    band.loss(batch, torch.Generator().manual_seed(0)).backward()
+    assert [name for name, parameter in band.named_parameters() if parameter.grad is None] == []
 
 
 def test_only_separating_windows_are_remixed() -> None:

@@ -24,7 +24,7 @@ class BandNetConfig:
     channels: int = 2
     patches: tuple[tuple[int, int], ...] = ((256, 2), (512, 8), (1280, 20))
     widths: tuple[int, ...] = (64, 96, 160, 224)
-    depths: tuple[int, ...] = (1, 2, 2, 2)
+    depths: tuple[int, ...] = (1, 2, 2, 4)
     attention_heads: int = 7
     embedding: int = 192
 
@@ -117,7 +117,7 @@ class Block(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         hidden = max(16, positions // 2)
         self.across = nn.Linear(positions, hidden)
-        self.back = nn.Linear(hidden, positions)
+        self.back = nn.Linear(hidden, positions, bias=False)
         for layer in (self.second, self.back, self.modulate):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)

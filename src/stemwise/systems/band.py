@@ -22,6 +22,8 @@ CLEAN = 0.002
 ABSENT = 80.0
 MOMENTUM = 0.01  # of the measured power, for a batch
 SMOOTH = 8  # bins to both sides that its mean takes in
+RESTS = 0.002  # of the stems' mean energy: what has less of it rests
+QUIET = 0.1  # of the stems' mean energy, by which the error of a quiet stem is softened
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,10 @@ class Band(nn.Module):
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Denoising loss of stems (B, stem, 2, time), time = (frames - 1) * bins, over random tasks and noise levels.
 
-        Where the mixture is heard, the root of a stem's error relative to its energy and the mean of all, as separation is
-        judged; the best guess is then near the median. Elsewhere the squared error over the mean alone: sampling needs
-        the mean, and of a stem that plays in two windows of five the median is silence.
+        Where the mixture is heard, the root of a stem's error relative to its own energy, as separation is judged, and a
+        little of the mean of all stems (all of it, where a stem rests); the best guess is then near the median. Elsewhere the
+        squared error over the mean alone: sampling needs the mean, and of a stem that plays in two windows of five the
+        median is silence.
         """
         sigma = draw_levels(batch.shape[0], batch.shape[1], generator)
         if self.training:
@@ -170,7 +173,8 @@ class Band(nn.Module):
         sd = self.config.sigma_data
         weight = 1 + sd**2 / sigma[:, :-1] ** 2
         separating, mean = sigma[:, -1:] <= CLEAN, energy.mean(1, keepdim=True)
-        relative = weight * error / (torch.where(separating, energy, mean) + mean + 1e-4)
+        own = energy + torch.where(energy > RESTS * mean, QUIET, 1.0) * mean
+        relative = weight * error / (torch.where(separating, own, 2 * mean) + 1e-4)
         loss = torch.where(separating, (relative + 1e-6).sqrt(), relative)
         return (wanted * loss).sum() / wanted.sum().clamp_min(1)
 
