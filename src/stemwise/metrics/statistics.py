@@ -1,4 +1,4 @@
-"""How sure a mean is: bootstrap intervals over songs, Student's over few windows, the paired comparison of two systems."""
+"""How sure a mean is: seeded bootstrap intervals over songs, and the paired comparison of two systems."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with an interval that holds it, in the unit of the values.
+    """A mean with the percentile interval of its bootstrap distribution, in the unit of the values.
 
     Attributes:
         mean: of all values.
         low: lower end; equal to `mean` where there is only one value, which says nothing about spread.
         high: upper end.
         count: how many values the mean is over.
-        level: how sure it is (of a bootstrap: the share of its distribution within the interval).
+        level: the share of the bootstrap distribution within the interval.
     """
 
     mean: float
@@ -71,29 +71,6 @@ def bootstrap(values: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 
         ValueError: no value, a value that is not finite, n < 1, or a level outside (0, 1).
     """
     return _interval(_checked(values), seed, n, level)[0]
-
-
-def student(values: ArrayLike, level: float = 0.95) -> Interval:
-    """The mean of few values with the interval of Student's t, for values near a normal distribution.
-
-    A bootstrap of fewer than ten values has too few different means for levels near 1.
-
-    Args:
-        values: (value,), finite, at least two.
-        level: chance that such an interval holds the true mean.
-
-    Raises:
-        ValueError: fewer than two values, one that is not finite, or a level outside (0, 1).
-    """
-    data = _checked(values)
-    if len(data) < 2 or not 0 < level < 1:
-        raise ValueError(f"an interval needs two values (there are {len(data)}) and a level between 0 and 1 ({level})")
-    free = len(data) - 1
-    angles = np.linspace(0, np.pi / 2, 100_001)  # t = sqrt(free) tan(angle), whose density is cos^(free - 1)
-    mass = np.cumsum(np.cos(angles[:-1] + angles[1] / 2) ** (free - 1))
-    t = np.sqrt(free) * np.tan(np.interp(level, np.append(0, mass / mass[-1]), angles))
-    mean, half = float(data.mean()), float(t * data.std(ddof=1) / np.sqrt(len(data)))
-    return Interval(mean, mean - half, mean + half, len(data), level)
 
 
 def paired(a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 0.95) -> Comparison:

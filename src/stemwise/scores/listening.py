@@ -19,7 +19,7 @@ from stemwise.coherence.windows import aligned_windows
 from stemwise.errors import AudioFileError, Cancelled, QueryError, ScoreError
 from stemwise.loading import load_coherence
 from stemwise.longform import Progress, ProgressCallback
-from stemwise.metrics.statistics import Interval, bootstrap, student
+from stemwise.metrics.statistics import Interval, bootstrap
 from stemwise.outputs import MIX_NAMES, read_folder, stem_slots
 from stemwise.scores.results import Move, Offset, Score, StemScores
 from stemwise.signals import Signal
@@ -139,9 +139,9 @@ def search_offset(
         )
     table = scores_of_moves(encoder, pairs, grid, part=part, direction=how.direction)
     base = table[grid.semitones.index(0), grid.shifts.index(0)]
-    level = 1 - 0.05 / (len(grid.shifts) * len(grid.semitones))  # Bonferroni: 95 % for all moves together
+    level = 1 - 0.05 / (len(grid.shifts) * len(grid.semitones))  # Bonferroni; of few windows, nearly all must gain
     moves = [
-        Move(shift, semitones, float(table[i, j].mean()), student(table[i, j] - base, level))
+        Move(shift, semitones, float(table[i, j].mean()), bootstrap(table[i, j] - base, level=level))
         for i, semitones in enumerate(grid.semitones)
         for j, shift in enumerate(grid.shifts)
     ]

@@ -97,8 +97,9 @@ class StemScores:
 class Move:
     """A stem moved by `seconds` (positive is later) and transposed by `semitones`.
 
-    `gain` is by how much the score is above that of the stem as it is, paired by windows; the intervals (Student's t) of all
-    moves hold together with 95 %.
+    `gain` is by how much the score is above that of the stem as it is, paired by windows. Its bootstrap
+    interval is that of Bonferroni's level for 95 % over all moves; but few windows have few means, and what it says of
+    them is that nearly all of them gain, not how often that happens by chance.
     """
 
     seconds: float
