@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +15,14 @@ def sha256(file: Path) -> str:
     """The hex digest of a file's bytes."""
     with open(file, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest(folder: Path, files: Iterable[Path]) -> str:
+    """The hex digest of files in a folder: of their places in it and their bytes."""
+    found = hashlib.sha256()
+    for file in sorted(files):
+        found.update(os.fsencode(f"{file.relative_to(folder).as_posix()}:{sha256(file)}\n"))
+    return found.hexdigest()
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -7,11 +7,9 @@ The manifest, not the file names, says which file is which stem; a folder withou
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +30,7 @@ from stemwise.audio_io import (
 )
 from stemwise.audio_io.writing import is_file_name
 from stemwise.errors import AudioFileError
-from stemwise.files import sha256
+from stemwise.files import digest, sha256
 from stemwise.stems import Audio
 from stemwise.symbolic.midi import is_midi
 
@@ -330,14 +328,6 @@ def put_mixture(found: StemFolder, scratch: Path) -> Path:
 def model_digest(folder: Path) -> str:
     """What tells a model folder from others of its name: the hex digest of its weights and configurations."""
     return digest(folder, [*folder.rglob("*.safetensors"), *folder.rglob("*.json")])
-
-
-def digest(folder: Path, files: Iterable[Path]) -> str:
-    """The hex digest of files in a folder: of their places in it and their bytes."""
-    found = hashlib.sha256()
-    for file in sorted(files):
-        found.update(os.fsencode(f"{file.relative_to(folder).as_posix()}:{sha256(file)}\n"))
-    return found.hexdigest()
 
 
 def _write_manifest(document: Mapping[str, Any], folder: Path) -> None:

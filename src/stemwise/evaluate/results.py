@@ -137,14 +137,10 @@ def describe(
         "system": dict(identity),
         "protocol": ruler.protocol.model_dump(mode="json"),
         "instruments": ruler.instruments,
-        "songs": {song.name: _shape(song) for song in songs},
+        "songs": {song.name: {"frames": song.frames, "rate": song.rate, "stems": sorted(song.stems)} for song in songs},
         "files": {song.name: _content(song) for song in songs},
         "unreadable": dict(unreadable),
     }
-
-
-def _shape(song: Song) -> dict[str, Any]:
-    return {"frames": song.frames, "rate": song.rate, "stems": sorted(song.stems)}
 
 
 def _content(song: Song) -> str:

@@ -15,6 +15,7 @@ from stemwise.errors import ModelError, QueryError, ScoreError, SongError
 from stemwise.evaluate.baselines import RANDOM, SIMPLE, best_of, energy, random_submix
 from stemwise.evaluate.protocol import Protocol
 from stemwise.evaluate.questions import Question, Shape, System, Take
+from stemwise.files import digest
 from stemwise.recipe import Count, Section
 from stemwise.signals import cut
 from stemwise.songs import Song
@@ -213,6 +214,4 @@ def _is_outputs(name: str) -> bool:
 
 def _content(folder: Path) -> str:
     """A digest of the files and their names."""
-    from stemwise.outputs import digest
-
     return digest(folder, (file for file in folder.rglob("*") if file.is_file()))[:16]
