@@ -162,7 +162,7 @@ def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict
                 f"{text}: neither STEM=FILE nor a folder of stems; say which stem it is, for example "
                 f"{model.stems[0]}={text}"
             )
-        m.put(played, new)
-    m.check_given(played, model.stems)
+        o.put(played, new)
+    o.check_given(played, model.stems)
     first = Path(given[0])
     return played, first if first.is_dir() else next(iter(played.values()))

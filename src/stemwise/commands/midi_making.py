@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stemwise.commands import options as o
 from stemwise.commands.console import Voice
 from stemwise.commands.midi import Views, close_midi, midi_file
 from stemwise.errors import QueryError
@@ -94,22 +95,6 @@ def any_midi(given: Sequence[str]) -> bool:
     return any(midi_file(Path(text)) or midi_file(Path(text.partition("=")[2] or text)) for text in given)
 
 
-def put(files: dict[str, Path], new: Mapping[str, Path]) -> None:
-    """Add the files of more stems. Raises QueryError for a stem that has one."""
-    twice = sorted(set(new) & set(files))
-    if twice:
-        raise QueryError(f"{', '.join(twice)} is given twice; give every stem once")
-    files |= new
-
-
-def check_given(files: Mapping[str, Path], stems: Sequence[str]) -> None:
-    """Raises QueryError where nothing that was given is left to hear, or no stem to make."""
-    if not files:
-        raise QueryError("nothing is left to accompany: every stem that was given is wanted anew")
-    if set(files) >= set(stems):
-        raise QueryError("every stem was given; say with --want which ones to make anew")
-
-
 def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
     """The MIDI files that were given, read.
 
@@ -146,8 +131,8 @@ def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
             )
         scores.append(music)
         stems += each
-        put(files, {one: source for one, track in zip(each, music.score.tracks, strict=True) if len(track.notes)})
-    check_given(files, system.names)
+        o.put(files, {one: source for one, track in zip(each, music.score.tracks, strict=True) if len(track.notes)})
+    o.check_given(files, system.names)
     score = scores[0].score
     for other in scores[1:]:
         score.tracks.extend(other.score.tracks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,6 +172,22 @@ def check_free(folder: Path, overwrite: bool) -> None:
         raise QueryError(f"{folder} is a file; give a folder to write the model into")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise QueryError(f"{folder} exists; give another folder, or --overwrite")
+
+
+def put(files: dict[str, Path], new: Mapping[str, Path]) -> None:
+    """Add the files of more stems. Raises QueryError for a stem that has one."""
+    twice = sorted(set(new) & set(files))
+    if twice:
+        raise QueryError(f"{', '.join(twice)} is given twice; give every stem once")
+    files |= new
+
+
+def check_given(files: Mapping[str, Path], stems: Sequence[str]) -> None:
+    """Raises QueryError where nothing that was given is left to hear, or no stem to make."""
+    if not files:
+        raise QueryError("nothing is left to accompany: every stem that was given is wanted anew")
+    if set(files) >= set(stems):
+        raise QueryError("every stem was given; say with --want which ones to make anew")
 
 
 def part_of(text: str) -> tuple[int, int]:
