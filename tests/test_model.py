@@ -99,6 +99,7 @@ def stems(data: torch.Tensor) -> stemwise.Audio:
         (lambda m: m.separate(np.full((2, 100), np.nan, np.float32), rate=RATE), "NaN"),
         (lambda m: m.separate(np.zeros((12, 100), np.float32), rate=RATE), "1 to 8 channels"),
         (lambda m: m.separate(music(1.0), rate=RATE, evaluations=0), "at least 1"),
+        (lambda m: m.separate(music(1.0), rate=RATE, evaluations=5), "at most 4"),
         (lambda m: m.separate(music(1.0), rate=RATE, overlap=0.95), "overlap is 0.95; give a share"),
         (lambda m: m.generate(0), "cannot generate"),
         (lambda m: m.generate(1, stems=["drumz"]), "did you mean 'drums'"),

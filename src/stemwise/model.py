@@ -170,6 +170,9 @@ class Model:
         spent = self.evaluations if evaluations is None else evaluations
         if spent < 1:
             raise QueryError(f"evaluations is {spent}; it must be at least 1")
+        most = getattr(self.system, "most_evaluations", spent)
+        if spent > most:
+            raise QueryError(f"evaluations is {spent}; this model has use for at most {most} a window")
 
         def split(x: Tensor) -> Split:
             stems, left = self.system.separate(x.to(self.device), spent)

@@ -15,6 +15,7 @@ import soundfile
 from stemwise import cli
 from stemwise.errors import SongError
 from stemwise.songs import folder, layouts, scan, verify
+from stemwise.songs.corpus import DataSet, gather
 from stemwise.songs.folder import scan_stem_folders
 
 RATE = 8000
@@ -225,6 +226,18 @@ def test_verify_finds_files_cut_short(tmp_path: Path, name: str) -> None:
     report = verify(tmp_path)
     assert not report.ok
     assert name in report.corrupt[0].reason
+
+
+def test_a_song_with_a_file_cut_short_is_left_out_and_named(tmp_path: Path) -> None:
+    _write(tmp_path / "good" / "bass.wav", _noise(3000))
+    _write(tmp_path / "bad" / "drums.wav", _noise(3000))
+    file = _write(tmp_path / "bad" / "bass.wav", _noise(3000))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    with pytest.warns(UserWarning, match=r"bad: bass\.wav is cut short"):
+        assert [song.name for song in folder(tmp_path)] == ["good"]
+    heard: list[str] = []
+    assert [song.name for song in gather([DataSet(tmp_path)], heard.append).songs] == ["good"]
+    assert "bass.wav is cut short" in heard[0]
 
 
 def test_verify_finds_samples_that_are_not_finite(tmp_path: Path) -> None:

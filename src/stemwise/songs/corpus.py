@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stemwise.errors import SongError
 from stemwise.songs.layouts import scan_any
-from stemwise.songs.scanning import describe, usable
+from stemwise.songs.scanning import describe, usable, whole
 from stemwise.songs.song import Song
 from stemwise.songs.splits import split
 
@@ -68,7 +68,7 @@ def gather(sets: Sequence[DataSet], notice: Callable[[str], None], split_seed: i
     songs: list[Song] = []
     origins: list[int] = []
     for number, one in enumerate(sets):
-        found = scan_any(one.path)
+        found = whole(scan_any(one.path))
         if found.problems:
             notice(describe(one.path, found.problems))
         if found.skipped:

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import soundfile
 
 from stemwise.errors import SongError
 from stemwise.songs.song import Song
-from stemwise.songs.source import File, opened
+from stemwise.songs.source import File, lost_bytes, opened
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 #: Names of folders that say to which split their songs belong; `omitted` holds Slakh's duplicates.
@@ -73,7 +73,8 @@ def describe(path: Path | str, problems: tuple[Problem, ...]) -> str:
 
 
 def usable(path: Path | str, found: Scan) -> list[Song]:
-    """The songs of a scan; a warning names unreadable ones. Raises SongError where no song is left."""
+    """The songs of a scan that are `whole`; a warning names the others. Raises SongError where no song is left."""
+    found = whole(found)
     if found.problems:
         warnings.warn(describe(path, found.problems), stacklevel=3)
     if found.songs:
@@ -84,6 +85,23 @@ def usable(path: Path | str, found: Scan) -> list[Song]:
             "stemwise.songs.lakh lists the files"
         )
     raise SongError(f"{path}: no readable song. {describe(path, found.problems or found.skipped)}")
+
+
+def whole(found: Scan) -> Scan:
+    """A scan in which songs with a file that is cut short are problems: its rest would be heard as silence."""
+
+    def fault(song: Song) -> str:
+        files = [file for group in song.stems.values() for file in group] or [song.mixture]
+        cut = (file.name for file in files if file is not None and file.exists() and lost_bytes(file) > 1)
+        return next((f"{name} is cut short; copy it again" for name in cut), "")
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        faults = list(pool.map(fault, found.songs))
+    return replace(
+        found,
+        songs=tuple(song for song, reason in zip(found.songs, faults) if not reason),
+        problems=(*found.problems, *(Problem(song.name, reason) for song, reason in zip(found.songs, faults) if reason)),
+    )
 
 
 def collect(layout: str, entries: Iterable[tuple[str, Path]], read: Callable[[str, Path], Song]) -> Scan:

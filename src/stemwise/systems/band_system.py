@@ -87,6 +87,11 @@ class BandSystem:
         return 1
 
     @property
+    def most_evaluations(self) -> int:
+        """One for each view."""
+        return len(VIEWS)
+
+    @property
     def steps(self) -> int:
         """As those whose configuration does not say."""
         return STEPS
@@ -104,7 +109,7 @@ class BandSystem:
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
 
-        The estimate is the posterior mean, averaged over `evaluations` views of the window, of which there are four; what is
+        The estimate is the posterior mean, averaged over the first `evaluations` of the `VIEWS` of the window; what is
         left over is shared among the stems as in training (`Band.close`).
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
