@@ -100,6 +100,8 @@ def test_output_is_no_input_of_the_same_command(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     assert [item.track for item in find(["."], STEMS, apart=Path("separated"))] == ["song"]
     assert [item.track for item in find(["separated"], STEMS, apart=Path("separated"))] == ["band/song"]
+    for several in (["*"], ["separated", "song.wav"]):  # as a shell leaves it, and as it hands it on
+        assert [item.track for item in find(several, STEMS, apart=Path("separated"))] == ["song"]
 
 
 def test_a_folder_that_cannot_be_read_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

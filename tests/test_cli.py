@@ -245,6 +245,37 @@ def test_skipping_tells_weights_apart_and_misses_lost_files(run: Run, here: Path
     assert "bass.wav: missing or empty" in run(*again, "a/run/best", code=1, with_model=False).stderr
 
 
+def test_skipping_tells_encodings_and_names_of_files_apart(run: Run) -> None:
+    words = ("separate", "song.wav", "--mp3", "--mp3-bitrate")
+    run(*words, "64")
+    assert "skipped" in run(*words, "64", "--skip-existing").stdout
+    for more in (("320",), ("64", "--filename", "{track}/x_{stem}.{ext}")):
+        assert "options differ" in run(*words, *more, "--skip-existing", code=1).stderr
+
+
+def test_what_file_managers_leave_is_overwritten_and_nothing_else(run: Run, here: Path) -> None:
+    folder = here / "separated/tiny/song"
+    folder.mkdir(parents=True)
+    (folder / ".DS_Store").write_bytes(b"x")
+    run("separate", "song.wav")
+    (folder / ".DS_Store").write_bytes(b"x")
+    run("separate", "song.wav", "--overwrite")
+    (folder / "own").mkdir()
+    (folder / "own/idea.wav").write_bytes(b"x")
+    assert "'own/idea.wav'" in run("separate", "song.wav", "--overwrite", code=1).stderr
+
+
+def test_what_the_model_does_not_know_is_not_silently_unheard(run: Run) -> None:
+    run("separate", "song.wav", "--two-stems", "drums", "-o", "two")
+    said = run("edit", "two/tiny/song", "--replace", "drums", code=2).stderr
+    assert "cannot hear no_drums" in said
+    run("edit", "two/tiny/song", "--remove", "drums")
+    said = run("accompany", "two/tiny/song", "--want", "drums", code=2).stderr
+    assert "nothing is left" in said
+    write_audio("only/mix.wav", music(1.0), RATE)
+    assert "holds no stem" in run("accompany", "only", "--want", "bass", code=2).stderr
+
+
 @pytest.mark.parametrize("words", [("separate", "song.wav"), ("generate", "--seconds", "0.8", "--steps", "2")])
 def test_ctrl_c_leaves_nothing_partial(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, words: Any) -> None:
     @contextmanager

@@ -59,6 +59,14 @@ def test_default_is_small(section: Section) -> None:
     assert len(page([section])) < len(page([section], encoding("wav", 16)))
 
 
+@pytest.mark.parametrize(("rate", "channels"), [(96000, 2), (88200, 1), (44100, 4)])
+def test_what_mp3_cannot_hold_is_heard_all_the_same(tmp_path: Path, rate: int, channels: int) -> None:
+    file = write_audio(tmp_path / "song.wav", music(0.3, channels=channels, rate=rate), rate)
+    (lane,) = lanes(page([Section("A </script> title", "", "", {"song": file}, {}, {})]))
+    played = soundfile.info(io.BytesIO(base64.b64decode(lane["audio"])))
+    assert (played.samplerate, played.channels) == (min(rate, 48000), min(channels, 2))
+
+
 def test_missing_file_is_named(section: Section, tmp_path: Path) -> None:
     (tmp_path / "loud.wav").unlink()
     with pytest.raises(AudioFileError, match=r"loud\.wav: there is no such file"):

@@ -15,11 +15,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stemwise import checkpoint, cli, load_notes
+from stemwise.audio_io import write_audio
 from stemwise.commands.midi import midi_file
 from stemwise.errors import QueryError
 from stemwise.songs.synthetic import compose, write_midi
 from stemwise.symbolic import multiset, read_midi
 from stemwise.symbolic.picture import draw
+from tiny_band import RATE, music, write_tiny_band
 from tiny_notes import tiny_assigner
 from tiny_rolls import tiny_prior
 
@@ -248,6 +250,28 @@ def test_options_for_the_other_kind_of_file_are_refused(notes: Path, rolls: Path
         done = run(*words, "-o", tmp_path / "out")
         assert done.exit_code == 2, (words, done.output)
     assert not list((tmp_path / "out").rglob("*.mid"))
+
+
+def test_a_midi_file_among_audio_costs_no_song(song: Path, tmp_path: Path) -> None:
+    model = write_tiny_band(tmp_path / "tiny")
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "stray.mid").write_bytes(song.read_bytes())
+    write_audio(tmp_path / "album" / "take.wav", music(0.5), RATE)
+    done = run(
+        "separate", tmp_path / "album", "--two-stems", "drums", "--model", model, "-o", tmp_path / "out", "--json"
+    )
+    assert done.exit_code == 1, done.output
+    outcomes = {Path(one["input"]).name: one for one in json.loads(done.stdout)["outcomes"]}
+    assert outcomes["take.wav"]["status"] == "done"
+    assert "--two-stems are for audio" in outcomes["stray.mid"]["message"]
+
+
+def test_overwriting_spares_files_beside_rendered_audio(separated: Separate) -> None:
+    folder, _ = separated("--render")
+    (folder / "audio" / "bounce.wav").write_bytes(b"mine")
+    with pytest.raises(AssertionError, match="bounce"):
+        separated("--render", "--overwrite")
+    assert (folder / "audio" / "bounce.wav").read_bytes() == b"mine"
 
 
 def test_midi_is_generated(rolls: Path, tmp_path: Path) -> None:

@@ -213,6 +213,33 @@ def test_a_larger_overlap_hears_more_windows_and_sums_as_well(model: Model) -> N
     assert (stems.data - plain.data).abs().max() > 1e-5
 
 
+def test_arrays_of_any_strides_are_heard_and_not_kept(tmp_path: Path) -> None:
+    model = stemwise.load(write_tiny_band(tmp_path))
+    signal = music(0.5)
+    backwards = model.separate(signal[:, ::-1], rate=RATE)
+    assert torch.equal(backwards.data, model.separate(signal[:, ::-1].copy(), rate=RATE).data)
+    stems = model.separate(signal, rate=RATE)
+    before = stems.mix().clone()
+    signal[:] = 0
+    assert torch.equal(stems.mix(), before)
+
+
+def test_a_single_name_is_a_stem(tmp_path: Path) -> None:
+    model = stemwise.load(write_tiny_band(tmp_path))
+    assert model.edit(music(0.5), rate=RATE, remove="drums").names == ("bass", "guitar", "piano", "other")
+    assert model.generate(0.5, stems="bass", steps=1).names == ("bass",)
+
+
+def test_what_is_separated_is_not_replaced(tmp_path: Path) -> None:
+    model = stemwise.load(write_tiny_band(tmp_path / "tiny"))
+    file = tmp_path / "other.wav"
+    soundfile.write(file, music(0.5).T, RATE)
+    before = file.read_bytes()
+    with pytest.raises(QueryError, match=r"other\.wav: is what is to be separated"):
+        model.separate_file(file, tmp_path)
+    assert file.read_bytes() == before
+
+
 def test_more_evaluations_and_lower_precision_still_sum(tmp_path: Path) -> None:
     model = stemwise.load(write_tiny_band(tmp_path / "tiny"), precision="bfloat16")
     signal = music(1.0)

@@ -88,6 +88,12 @@ def test_what_is_there_is_refused_or_skipped_before_anything_is_made(run: Run, m
         assert "exists already" in run(*words, code=1).stderr
         assert "skipped" in run(*words, "--skip-existing").stdout
         assert "options differ" in run(*words[:-1], "coherence", "--skip-existing", code=1).stderr
+        lost = Path("accompanied/tiny/take/take-2").rename("elsewhere")
+        assert "only 1 of its 2 takes" in run(*words, "--skip-existing", code=1).stderr
+        lost.rename("accompanied/tiny/take/take-2")
+        Path("accompanied/tiny/take/take-2/own.txt").write_text("mine")
+        assert "own.txt" in run(*words, "--overwrite", code=1).stderr
+        Path("accompanied/tiny/take/take-2/own.txt").unlink()
     run(*words, "--overwrite")
     after = manifests("accompanied/tiny/take")
     assert [m["stems"]["bass"]["sha256"] for m in after] == [m["stems"]["bass"]["sha256"] for m in before]

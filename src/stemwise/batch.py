@@ -60,7 +60,8 @@ def find(
     for given in inputs:
         path = Path(given)
         if not os.path.exists(given) and glob.has_magic(given):
-            matches = sorted(glob.glob(given, recursive=True))
+            found = sorted(glob.glob(given, recursive=True))
+            matches = [match for match in found if os.path.realpath(match) != aside] or found
             items += [item for match in matches for item in _expand(Path(match), stems, suffixes, aside)]
             if not matches:
                 items.append(
@@ -68,7 +69,7 @@ def find(
                         path, "unmatched", f"{given}: no file matches this pattern. Check the spelling and the folder."
                     )
                 )
-        else:
+        elif len(inputs) == 1 or os.path.realpath(given) != aside:  # which a shell's * names among the rest
             items += _expand(path, stems, suffixes, aside)
     unique: dict[str, Item] = {}
     for item in items:

@@ -19,7 +19,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from stemwise.audio_io import Encoding, encoding, read_audio, write_audio
+from stemwise.audio_io import Encoding, encoding, read_audio, resample, write_audio
 from stemwise.errors import StemwiseError
 from stemwise.outputs import read_folder, write_sums
 
@@ -69,6 +69,9 @@ def _packed(section: Section, how: Encoding) -> dict[str, object]:
 
 
 def _encoded(signal: np.ndarray, rate: int, how: Encoding) -> str:
+    if how.extension == "mp3":  # holds no more
+        signal = signal if len(signal) <= 2 else np.stack([signal[side::2].mean(0) for side in (0, 1)])
+        signal, rate = (resample(signal, rate, 48_000), 48_000) if rate > 48_000 else (signal, rate)
     with tempfile.TemporaryDirectory() as scratch:
         file = write_audio(Path(scratch) / f"lane.{how.extension}", signal, rate, how)
         return base64.b64encode(file.read_bytes()).decode("ascii")

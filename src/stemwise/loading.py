@@ -47,13 +47,16 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
     from stemwise.checkpoint import load_model, read_info
 
     folder, place = folder_of(name), pick_device(device)
+    evaluated_in = pick_precision(precision, place)
     facts: dict[str, Any] = {}
     if is_pipeline(folder):
+        if precision not in ("auto", "float32"):
+            raise QueryError(f"precision is {precision}; a pipeline is evaluated in float32, as it was stored")
         system = _pipeline(folder, place)
     else:
         module = load_model(folder).eval().requires_grad_(False)
         facts = dict(read_info(folder).metadata)
-        system = _system(module.to(place), pick_precision(precision, place), folder)
+        system = _system(module.to(place), evaluated_in, folder)
     asked = {wish: value for wish, value in wishes.items() if value is not None}
     if asked:
         system = _wished(system, asked, str(name))

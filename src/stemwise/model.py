@@ -27,7 +27,7 @@ from stemwise.longform import (
 )
 from stemwise.query import Query
 from stemwise.signals import Signal, channels_at, cut, plain, read_signal, stereo_back, together
-from stemwise.stems import Audio, Part, known_names
+from stemwise.stems import Audio, Part, known_names, named
 from stemwise.systems.system import Context, System
 
 LONGEST = 3600.0
@@ -143,7 +143,7 @@ class Model:
             progress,
             self.system.over_song,
         )
-        return Audio(self.stems, torch.from_numpy(stems)[None], rate, torch.from_numpy(signal)[None]), report
+        return Audio(self.stems, torch.from_numpy(stems)[None], rate, torch.tensor(signal)[None]), report
 
     def separate_file(
         self,
@@ -157,6 +157,10 @@ class Model:
     ) -> Report:
         """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete."""
         window, windowing = self._window(evaluations), self._windowing(overlap)
+        for stem in self.stems:
+            file = Path(folder) / f"{stem}.{encoding.extension}"
+            if file.exists() and file.samefile(path):
+                raise QueryError(f"{file}: is what is to be separated, and would be replaced; give another folder")
         with open_audio(path) as source:
             writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding, source.frames)
             return separate_to_files(source, window, writer, windowing, progress, self.system.over_song)
@@ -258,6 +262,7 @@ class Model:
         `span` (start, end in seconds) alone, which makes all stems anew there. With a span, mixture and stems
         outside it stay as they were, bit for bit.
         """
+        remove, extract, replace = named(remove), named(extract), named(replace)
         verbs = [verb for verb, names in (("remove", remove), ("extract", extract), ("replace", replace)) if names]
         if len(verbs) > 1 or not (verbs or span):
             raise QueryError(
@@ -285,7 +290,13 @@ class Model:
 
     def _replaced(self, stems: Audio, chosen: tuple[str, ...], where: Tensor, run: Run) -> Audio:
         self._names(chosen)
-        self._ask({frozenset({name}): stems.select([name]) for name in stems.names if name in self.stems}, chosen)
+        unheard = [name for name in stems.names if name not in self.stems]
+        if unheard:
+            raise QueryError(
+                f"the model {self.name} cannot hear {', '.join(unheard)}, so what is new would not fit; its stems are "
+                f"{', '.join(self.stems)}: give the mix alone, which it separates"
+            )
+        self._ask({frozenset({name}): stems.select([name]) for name in stems.names}, chosen)
         old = stems.data[0]
         inside = torch.nonzero(where)[:, 0]
         first, last = int(inside[0]), int(inside[-1]) + 1
@@ -295,7 +306,7 @@ class Model:
             name: channels_at(old[i, :, start:end].numpy(), stems.rate, self.rate, self.channels)
             for i, name in enumerate(stems.names)
         }
-        context = {name: signal for name, signal in at_model.items() if name not in chosen and name in self.stems}
+        context = {name: signal for name, signal in at_model.items() if name not in chosen}
         before = resampled_frames(first - start, stems.rate, self.rate)
         edge = before, max(before + 1, resampled_frames(last - start, stems.rate, self.rate))
         scale = max(float(sum(at_model.values()).square().mean().sqrt()), 1e-3)  # type: ignore[union-attr]

@@ -143,7 +143,11 @@ def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = 
         "seconds": round(frames / rate, 3),
         "stems": {name: facts for name, facts in measured.items() if name != MIX},
         "mix": measured.get(MIX),
-        "encoding": {"extension": how.extension, "subtype": how.subtype},
+        "encoding": {
+            "extension": how.extension,
+            "subtype": how.subtype,
+            **({"bitrate": how.bitrate} if how.bitrate else {}),
+        },
         "seed": made.seed,
         "parameters": dict(made.parameters),
         **made.facts,

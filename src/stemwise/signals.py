@@ -31,7 +31,7 @@ def read_signal(source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
         return stems.mix()[0].numpy(), stems.rate
     if rate is None:
         raise QueryError("an array has no rate of its own; give rate= in hertz")
-    array = np.asarray(_single(source) if isinstance(source, Tensor) else source, np.float32)
+    array = np.ascontiguousarray(_single(source) if isinstance(source, Tensor) else source, np.float32)
     return _sound(array[None] if array.ndim == 1 else array), _hertz(rate)
 
 

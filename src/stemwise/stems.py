@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,13 +68,13 @@ class Audio:
         """The sum of all stems (batch, channel, time)."""
         return self.data.sum(1) if self.mixture is None else self.mixture
 
-    def select(self, names: Iterable[str]) -> Audio:
+    def select(self, names: str | Iterable[str]) -> Audio:
         """The named stems alone, in the order asked for."""
-        chosen = tuple(names)
+        chosen = named(names)
         return Audio(chosen, self.data[:, [index(name, self.names) for name in chosen]], self.rate)
 
-    def numpy(self) -> dict[str, object]:
-        """The first item of the batch as a mapping from name to array (channel, time)."""
+    def numpy(self) -> dict[str, np.ndarray]:
+        """The first item of the batch as a mapping from name to array (channel, time); on the CPU they share its memory."""
         return {name: self.data[0, i].cpu().numpy() for i, name in enumerate(self.names)}
 
 
@@ -117,9 +118,9 @@ class Rolls:
         """Where anything sounds: bool, the shape of the data."""
         return self.data > 0
 
-    def select(self, names: Iterable[str]) -> Rolls:
+    def select(self, names: str | Iterable[str]) -> Rolls:
         """The named stems alone, in the order asked for."""
-        chosen = tuple(names)
+        chosen = named(names)
         return replace(self, names=chosen, data=self.data[:, [index(name, self.names) for name in chosen]])
 
 
@@ -148,8 +149,14 @@ def check_names(names: Iterable[str]) -> None:
         seen.add(name)
 
 
+def named(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Several names, or a single one."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 def known_names(names: Sequence[str], known: Sequence[str], owner: str = "there are") -> tuple[str, ...]:
     """The names without repetition. Raises `QueryError` with a suggestion for one that is not known."""
+    names = named(names)
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)

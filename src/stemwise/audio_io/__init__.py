@@ -7,7 +7,7 @@ remedy.
 
 from __future__ import annotations
 
-from stemwise.audio_io.folders import Existing, output_folder, refuse_existing
+from stemwise.audio_io.folders import LITTER, Existing, output_folder, refuse_existing
 from stemwise.audio_io.reading import (
     AUDIO_SUFFIXES,
     MAX_CHANNELS,
@@ -25,6 +25,7 @@ from stemwise.audio_io.writing import FLOAT_WAV, AudioWriter, Encoding, StemWrit
 __all__ = [
     "AUDIO_SUFFIXES",
     "FLOAT_WAV",
+    "LITTER",
     "MAX_CHANNELS",
     "MAX_RATE",
     "MIN_RATE",

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from stemwise.errors import AudioFileError
 
+#: What file managers leave in a folder that was looked at.
+LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
 
 class Existing(Enum):
     """What to do when the output is already there."""
@@ -96,7 +99,7 @@ def _runs(process: str) -> bool:
 
 def refuse_existing(target: Path) -> None:
     """Raise AudioFileError where there is something already; an empty folder is nothing."""
-    if target.is_dir() and not any(target.iterdir()):
+    if target.is_dir() and all(path.name in LITTER for path in target.iterdir()):
         return
     if target.exists() or target.is_symlink():
         raise AudioFileError(

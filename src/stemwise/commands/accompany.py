@@ -153,6 +153,10 @@ def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict
         name, equals, file = text.partition("=")
         if Path(text).is_dir():
             found = stem_slots(read_folder(Path(text), model.stems))
+            if not set(found) & set(model.stems):
+                raise QueryError(
+                    f"{text}: holds no stem that the model {model.name} has ({', '.join(model.stems)}); separate its mix first"
+                )
             new = {stem: path for stem, path in found.items() if stem in model.stems and stem not in wanted}
         elif equals:
             known_names([name], model.stems, f"the model {model.name} has")

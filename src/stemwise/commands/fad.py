@@ -30,7 +30,10 @@ def fad(
         Path | None, typer.Option("--model", help="Folder with the embedding's weights.", show_default=False)
     ] = None,
     infinity: Annotated[bool, typer.Option("--infinity", help="Also extrapolate to infinitely many frames.")] = False,
-    smallest: Annotated[int, typer.Option("--smallest", min=2, help="Smallest number of frames for that.")] = 500,
+    smallest: Annotated[
+        int | None,
+        typer.Option("--smallest", min=2, help="Smallest number of frames for that; 500.", show_default=False),
+    ] = None,
     per_song: Annotated[bool, typer.Option("--per-song", help="Also every generated song for itself.")] = False,
     save_statistics: Annotated[
         Path | None,
@@ -51,6 +54,8 @@ def fad(
 
     for side in (reference, generated):
         _check_side(side)
+    if smallest is not None and not infinity:
+        raise QueryError("--smallest is for --infinity")
     if _is_statistics(generated) and (infinity or per_song):
         raise QueryError("--infinity and --per-song need generated audio, not statistics of it")
     if save_statistics is not None and (_is_statistics(reference) or not _is_statistics(save_statistics)):
@@ -80,7 +85,7 @@ def fad(
             f"FAD {document['fad']:.4f} [{low:.4f}, {high:.4f}] ({network.name}; {document['songs']} songs, "
             f"{document['generated_frames']} frames)"
         )
-        _extra(document, voice, real, songs, smallest if infinity else None, per_song, seed)
+        _extra(document, voice, real, songs, (smallest or 500) if infinity else None, per_song, seed)
     voice.hand_over(document)
 
 

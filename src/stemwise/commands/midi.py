@@ -107,17 +107,21 @@ def locks(texts: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
-def check(asked: Asked, midi: bool, stems: bool, kind: str) -> None:
-    """Raise QueryError where options for MIDI files meet none, or those for audio or a model of rolls meet MIDI files."""
-    if midi and kind in ("rolls", "mixture2music"):
+def check(stems: bool, kind: str) -> None:
+    """Raise QueryError where options for audio, or a model of rolls, meet MIDI files."""
+    if kind in ("rolls", "mixture2music"):
         raise QueryError(
             "this model separates piano rolls, which lose what notes have; take `stemwise rolls`, or a model of type notes"
         )
-    if midi and stems:
+    if stems:
         raise QueryError(
             "--stems and --two-stems are for audio; of a MIDI file no note is left out. --present says who plays"
         )
-    if not midi and asked != Asked(steps=asked.steps, locked={}):
+
+
+def check_no_midi(asked: Asked) -> None:
+    """Raise QueryError where options for MIDI files meet none."""
+    if asked != Asked(steps=asked.steps, locked={}):
         raise QueryError(
             "--present, --lock, --doublings, --seed, --table, --plot and --render are for MIDI files, and none was given"
         )

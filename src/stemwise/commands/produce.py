@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from stemwise.audio_io import Encoding, Existing, output_folder
+from stemwise.audio_io import LITTER, Encoding, Existing, output_folder
 from stemwise.batch import Item, Outcome
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.errors import AudioFileError, QueryError
@@ -93,12 +93,13 @@ def place_of(root: Path, model: Owner, template: str, how: Encoding, *, skip_exi
 def produce(item: Item, place: Place, made: Made, make: Make, close: Close = finish) -> Outcome:
     """Run `make` into a hidden folder, add the manifest, put it in place; or skip what the same command made before."""
     target = place.folder(item.track)
-    made = replace(made, parameters={**made.parameters, "encoding": f"{place.how.extension} {place.how.subtype}"})
+    how = place.how
+    encoding = " ".join([how.extension, how.subtype, *([f"{how.bitrate} kbit/s"] if how.bitrate else [])])
+    made = replace(made, parameters={**made.parameters, "encoding": encoding, "filename": place.template})
     if place.skip and target.exists():
         return _skipped(item, target, made, place.digest)
     if place.existing is Existing.OVERWRITE:
-        manifest = read_manifest(target) if target.is_dir() else None
-        refuse_foreign(target, _ours(manifest or {}))
+        check_replaceable(target)
     with output_folder(target, place.existing) as partial:
         started = time.monotonic()
         files, facts = make(partial)
@@ -161,19 +162,27 @@ def _skipped(item: Item, target: Path, made: Made, digest: str) -> Outcome:
     return Outcome(item, "skipped", target, manifest=manifest)
 
 
-def _ours(manifest: Mapping[str, Any]) -> set[str]:
-    """What a command put into a folder, by its manifest."""
+def check_replaceable(target: Path) -> None:
+    """Overwriting replaces a whole folder, so it may hold nothing but what its manifest names. Raises AudioFileError."""
+    manifest = (read_manifest(target) if target.is_dir() else None) or {}
     files = [*manifest.get("stems", {}).values(), manifest.get("mix")]
     named = {str(facts["file"]) for facts in files if isinstance(facts, dict) and "file" in facts}
-    return {MANIFEST, *named, *(str(name).partition("/")[0] for name in manifest.get("files", ()))}
+    refuse_foreign(target, {MANIFEST, *named, *map(str, manifest.get("files", ()))})
 
 
 def refuse_foreign(target: Path, ours: Collection[str]) -> None:
-    """Overwriting replaces a whole folder, so it may hold nothing but `ours`. Raises AudioFileError."""
-    foreign = sorted(path.name for path in target.iterdir() if path.name not in ours) if target.is_dir() else []
-    if foreign or (target.exists() and not target.is_dir()):
-        what = f"holds {foreign[0]!r}, which" if foreign else "is a file, which"
-        raise AudioFileError(f"{target}: {what} is not of stemwise's making, so it is not overwritten. Move it first.")
+    """Raises AudioFileError for a folder that holds more than `ours`, files and folders with all that is in them."""
+    if target.exists() and not target.is_dir():
+        raise AudioFileError(f"{target}: is a file, which is not overwritten. Move it first.")
+    for path in sorted(target.rglob("*")):
+        inside = path.relative_to(target)
+        if path.name in LITTER or (path.is_dir() and not path.is_symlink()):
+            continue
+        if not {inside.as_posix(), *(place.as_posix() for place in inside.parents)} & set(ours):
+            raise AudioFileError(
+                f"{target}: holds {inside.as_posix()!r}, which the command that made it did not put there, so it is not "
+                "overwritten. Move it first."
+            )
 
 
 def _rename(file: Path, target: Path) -> Path:

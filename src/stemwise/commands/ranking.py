@@ -89,7 +89,8 @@ def hold(contest: Contest, place: Place, voice: Voice, notice: Callable[[Outcome
     """
     from stemwise.audio_io import Existing, refuse_existing
     from stemwise.batch import Item, Outcome, work_through
-    from stemwise.commands.produce import produce, put_audio
+    from stemwise.commands.produce import check_replaceable, produce, put_audio
+    from stemwise.errors import AudioFileError
 
     folders = [place.folder(track) for track in contest.tracks]
     skipped = place.skip and all(folder.exists() for folder in folders)
@@ -97,9 +98,17 @@ def hold(contest: Contest, place: Place, voice: Voice, notice: Callable[[Outcome
     with tempfile.TemporaryDirectory(prefix="stemwise-takes-") as scratch:
 
         def compete(item: Item) -> Outcome:
-            if place.existing is Existing.REFUSE:
-                for folder in folders:
+            there = [folder for folder in folders if folder.exists()]
+            if place.skip and there:
+                raise AudioFileError(
+                    f"{contest.track}: only {len(there)} of its {len(folders)} takes are there, and takes are made together. "
+                    "Make all anew with --overwrite, or choose another place with -o."
+                )
+            for folder in folders:
+                if place.existing is Existing.REFUSE:
                     refuse_existing(folder)
+                else:
+                    check_replaceable(folder)
             ranked.extend(_ranked(contest, Path(scratch), voice))
             return Outcome(item, "done")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +80,7 @@ def separate(
     from stemwise.audio_io import AUDIO_SUFFIXES
     from stemwise.batch import find, work_through
     from stemwise.commands.produce import conclude, place_of
-    from stemwise.errors import QueryError
+    from stemwise.errors import ModelError, QueryError
     from stemwise.loading import about, load, load_notes
     from stemwise.model import OVERLAP
     from stemwise.stems import known_names
@@ -94,19 +95,26 @@ def separate(
     scores = {item for item in items if m.midi_file(item.source) is not None}
     seen = m.Views(plot, render, how if scores else None)
     asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, table, seen)
-    m.check(asked, bool(scores), bool(stems or two_stems), kind.type)
+    if not scores:
+        m.check_no_midi(asked)
 
     def place_for(loaded: Model | NoteModel) -> Place:
         return place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
 
     works: dict[bool, Callable[[Item], Outcome]] = {}  # by whether the input is MIDI
     if scores:
-        m.check_encoding(how, render or len(scores) < len(items))
-        o.only_for_audio(
-            overlap=overlap, stem=stem, negative=negative, guidance=guidance, phase=phase, likelihood=likelihood
-        )
-        assigner = load_notes(model if kind.type == "notes" else "notes", device)
-        works[True] = m.NoteJob(assigner, place_for(assigner), asked, voice, len(items)).work
+        try:
+            m.check(bool(stems or two_stems), kind.type)
+            m.check_encoding(how, render or len(scores) < len(items))
+            o.only_for_audio(
+                overlap=overlap, stem=stem, negative=negative, guidance=guidance, phase=phase, likelihood=likelihood
+            )
+            assigner = load_notes(model if kind.type == "notes" else "notes", device)
+            works[True] = m.NoteJob(assigner, place_for(assigner), asked, voice, len(items)).work
+        except (QueryError, ModelError) as error:  # among songs of audio a MIDI file may just lie about
+            if len(scores) == len(items):
+                raise
+            works[True] = partial(_refuse, error)
     if len(scores) < len(items):
         # what nobody described is a stem of its own, so that the stems sum to the song
         described = [*stem, "rest"] if stem and "rest" not in stem else stem
@@ -127,6 +135,12 @@ def separate(
         ).work
     outcomes = work_through(items, lambda item: works[item in scores](item), lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "separate", outcomes))
+
+
+def _refuse(why: Exception, item: Item) -> Outcome:
+    from stemwise.errors import AudioFileError
+
+    raise AudioFileError(f"{item.source}: {why}")
 
 
 class _Job:

@@ -15,6 +15,7 @@ from stemwise.commands import options as o
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.commands.packing import pack
 from stemwise.commands.phrases import phrases
+from stemwise.errors import QueryError
 
 app = typer.Typer(help="Data sets: make synthetic songs, verify, describe and pack any data set.", no_args_is_help=True)
 app.command()(pack)
@@ -61,6 +62,8 @@ def make(
                 file.write(f"- {time.strftime('%Y-%m-%d %H:%M')} {line}\n")
 
     seeds = range(first, first + count)
+    if midi and (fonts, rate, keys) != (Fonts.train, 44100, 1):
+        raise QueryError("--fonts, --rate and --keys are for audio, and --midi makes none")
     if midi:
         written = write_midi_songs(folder, seeds, seconds=seconds)
     else:

@@ -91,8 +91,8 @@ def whole(found: Scan) -> Scan:
     """A scan in which songs with a file that is cut short are problems: its rest would be heard as silence."""
 
     def fault(song: Song) -> str:
-        files = [file for group in song.stems.values() for file in group] or [song.mixture]
-        cut = (file.name for file in files if file is not None and file.exists() and lost_bytes(file) > 1)
+        files = [file for group in song.stems.values() for file in group] or ([song.mixture] if song.mixture else [])
+        cut = (file.name for file in files if file.exists() and lost_bytes(file) > 1)
         return next((f"{name} is cut short; copy it again" for name in cut), "")
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -100,7 +100,10 @@ def whole(found: Scan) -> Scan:
     return replace(
         found,
         songs=tuple(song for song, reason in zip(found.songs, faults) if not reason),
-        problems=(*found.problems, *(Problem(song.name, reason) for song, reason in zip(found.songs, faults) if reason)),
+        problems=(
+            *found.problems,
+            *(Problem(song.name, reason) for song, reason in zip(found.songs, faults) if reason),
+        ),
     )
 
 
