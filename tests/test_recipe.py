@@ -50,8 +50,9 @@ def test_comes_back_complete_and_round_trips(recipe: Path, tmp_path: Path) -> No
         (Path("a"), None, None),
         (Path("b"), "train", "drop"),
     ]
-    (tmp_path / "again.yaml").write_text(dump(read))
-    assert load_recipe(tmp_path / "again.yaml") == read
+    for again in (read, load_recipe(recipe, ["data={train: a, rolls: {}}"])):
+        (tmp_path / "again.yaml").write_text(dump(again))
+        assert load_recipe(tmp_path / "again.yaml") == again
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,18 @@ def test_comes_back_complete_and_round_trips(recipe: Path, tmp_path: Path) -> No
         ("data.train=[{path: a, weight: 2}, b]", r"data: .*train: give every data set a weight, or none"),
         ("data.train={path: a, weight: 0}", r"data\.train\.0\.weight: .*greater than 0"),
         ("data.pairs={}", r"data: .*pairs are not augmented"),
+        ("model={type: toy, init: a, parts: {first: b}}", r"model: init and parts exclude each other: .*; remove one"),
+        ("data={train: a, pairs: {}, min_active: 2}", r"data: min_active means nothing to pairs; remove it \("),
+        (
+            "data={train: a, rolls: {}, min_active: 1, floor_db: -50}",
+            r"data: floor_db means nothing to rolls; remove it \(",
+        ),
+        (
+            "data={train: a, rolls: {}, min_active: 3}",
+            r"data: min_active .* rolls; remove it; there is rolls\.min_active",
+        ),
+        ("data={train: a, notes: {}, channels: 2}", r"data: channels means nothing to notes; remove it"),
+        ("data={train: a, mixtures: {}, augmentation: {remix: 0.5}}", r"data: augmentation: remix .* set it to 0"),
         ("format=2", r"format: .*1 \(found 2\)"),
         (
             "model.type=bnad",

@@ -9,7 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+import stemwise.songs.phrases as phrases_module
 from stemwise import checkpoint, cli
+from stemwise.songs.phrases import roll_songs
 from tiny_rolls import tiny_prior
 
 symusic = pytest.importorskip("symusic")
@@ -96,7 +98,7 @@ def test_samples_are_pictures_sounds_and_midi(midi: Path, tmp_path: Path) -> Non
     (out / "mine").mkdir()
     (out / "mine" / "image.png").touch()
     kept = run("rolls", midi, "--model", model, "-o", out, "--count", 1, "--overwrite")
-    assert kept.exit_code == 1 and "'mine'" in kept.output and (out / "mine" / "image.png").is_file()
+    assert kept.exit_code == 1 and "'mine/image.png'" in kept.output and (out / "mine" / "image.png").is_file()
     kept = run("rolls", midi, "--model", model, "-o", out / "mine" / "image.png", "--overwrite")
     assert kept.exit_code == 1 and "is a file" in kept.output and (out / "mine" / "image.png").is_file()
     (out / "mine" / "image.png").unlink()
@@ -105,6 +107,18 @@ def test_samples_are_pictures_sounds_and_midi(midi: Path, tmp_path: Path) -> Non
     wrong = run("rolls", midi, "--model", model, "-o", tmp_path / "x", "--published")
     assert wrong.exit_code == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_a_split_is_that_of_the_training(midi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another seed than the recipe's, its test songs may have been training songs."""
+    pytest.importorskip("matplotlib")
+    model = checkpoint.save_model(tmp_path / "model", tiny_prior())
+    heard: list[set[str]] = []
+    monkeypatch.setattr(phrases_module, "RollWindows", lambda songs, *_: heard.append({s.name for s in songs}) or [])
+    for seed in (0, 3):
+        run("rolls", midi, "--model", model, "--split", "train", "--split-seed", seed, "-o", tmp_path / str(seed))
+        assert heard.pop() == {song.name for song in roll_songs(midi, "train", seed)}
+    assert {s.name for s in roll_songs(midi, "train", 0)} != {s.name for s in roll_songs(midi, "train", 3)}
 
 
 def test_recipes_that_do_not_fit_their_data(midi: Path, tmp_path: Path) -> None:

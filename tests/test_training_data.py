@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import trainable_toy
 from stemwise import checkpoint, cli, training_data
 from stemwise.errors import RecipeError, SongError
-from stemwise.recipe import load_recipe
+from stemwise.recipe import load_recipe, plain
 from stemwise.songs.folder import folder
 from stemwise.songs.packing import pack
 from stemwise.systems.band import Band
+from stemwise.systems.componet_base import AudioLdm2
 from stemwise.train import train
+from tiny_componet import BASE
 
 TINY = Path(__file__).parent.parent / "recipes" / "band-tiny.yaml"
 
@@ -77,6 +82,18 @@ def test_stems_get_the_names_that_the_recipe_says(tmp_path: Path) -> None:
     assert "1 song" in said and torch.all(stream[0][1] == 0)
 
 
+def test_stems_to_rename_that_no_song_has_are_named(tmp_path: Path) -> None:
+    """A slip would send all bass to the rest; the built-in groupings name what a data set may lack."""
+    write_song(tmp_path / "data" / "one", {"bass": 0.1, "drums": 0.2})
+    write_song(tmp_path / "data" / "two", {"drums": 0.2, "harp": 0.4})
+    wanted = "stems: {bass: [bas, harp], drums: [drums]}, rest: other"
+    said = r"data: stems: no song has a stem named bas \(did you mean 'bass'\?\); there are: bass, drums, harp"
+    with pytest.raises(SongError, match=said):
+        opened(tmp_path, f"data.train={{path: {tmp_path / 'data'}, {wanted}}}")
+    stream, _, _ = opened(tmp_path, f"data.train={{path: {tmp_path / 'data'}, stems: 6}}")
+    assert len(stream.songs) == 2
+
+
 def test_splits_of_a_set_and_songs_left_out_are_told(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_song(tmp_path / "data" / split / f"song of {split}", {"bass": 0.1})
@@ -107,6 +124,23 @@ def test_pairs_hear_every_file_unless_grouped(tmp_path: Path, monkeypatch: pytes
         opened(tmp_path, f"data.train={tmp_path / 'data'}", *pairs)
     with pytest.raises(RecipeError, match="mixtures and pairs exclude each other"):
         opened(tmp_path, "data.mixtures={}", *pairs)
+
+
+def test_kept_latents_are_those_of_the_models_floor(tmp_path: Path) -> None:
+    """Below it a stem is in no mix, so a model with another floor has other latents."""
+    write_song(tmp_path / "data" / "one", {"bass": 0.1, "drums": 0.2}, frames=8192)
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", tmp_path / "data", tmp_path / "run")
+    kept = [f"data.latents={{folder: {tmp_path / 'kept'}, windows: 1}}", "data.channels=1", "data.augmentation=null"]
+    folders = []
+    for config in (BASE, replace(BASE, floor_db=-10.0), BASE):
+        told = json.dumps({"type": "audioldm2", "config": plain(asdict(config))})
+        recipe = load_recipe(path, [*kept, "data.valid=[]", "optim.muon=[]", f"model={told}"])
+        stream, _ = training_data.read(recipe, lambda _: None).streams(AudioLdm2(config))
+        assert isinstance(stream, training_data.Kept)
+        folders.append(stream.folder)
+    assert folders[0] == folders[2] != folders[1]
+    loud, quiet = (load_file(next(folder.iterdir()))["latents"] for folder in folders[:2])
+    assert loud.shape != quiet.shape or not torch.equal(loud, quiet)
 
 
 def test_a_training_on_shards_is_the_training_on_the_folder(tmp_path: Path) -> None:

@@ -25,14 +25,20 @@ class Section(BaseModel):
 class ModelSection(Section):
     """Which network: a type of `stemwise.checkpoint.TYPES`, the fields of its configuration, weights to start from.
 
-    `parts` are model folders for parts of the network (`codec: runs/melvae/best`): weights, and the configuration unless
-    `config` has one.
+    `init` is a folder for the whole network; `parts` are folders for parts of it (`codec: runs/melvae/best`): weights, and
+    the configuration unless `config` has one.
     """
 
     type: str
     config: dict[str, Any] = {}
     init: Path | None = None
     parts: dict[str, Path] = {}
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ModelSection:
+        if self.init is not None and self.parts:
+            raise ValueError("init and parts exclude each other: init has the weights of every part; remove one")
+        return self
 
 
 class AugmentationSection(Section):
@@ -143,6 +149,12 @@ def _entries(value: Any) -> Any:
 
 #: Sections that say what batches hold.
 _KINDS = ("mixtures", "latents", "pairs", "rolls", "notes")
+#: Fields of `data` that mean nothing to them.
+_UNUSED = {
+    "pairs": ("min_active",),
+    "rolls": ("channels", "min_active", "floor_db"),
+    "notes": ("channels", "min_active", "floor_db"),
+}
 
 DataSets = Annotated[list[DataSetSection], BeforeValidator(_entries)]
 
@@ -187,6 +199,17 @@ class DataSection(Section):
                 raise ValueError(f"{asked[0]} are not augmented; remove augmentation, or {asked[0]}")
             return {**values, "augmentation": None}
         return values
+
+    @model_validator(mode="after")
+    def _used(self) -> DataSection:
+        for field in _UNUSED.get(self.kind, ()):
+            default = type(self).model_fields[field].default  # which a complete recipe names, too
+            if getattr(self, field) != default:
+                own = f"; there is {self.kind}.{field}" if hasattr(getattr(self, self.kind), field) else ""
+                raise ValueError(f"{field} means nothing to {self.kind}; remove it{own}")
+        if self.mixtures is not None and self.augmentation is not None and self.augmentation.remix:
+            raise ValueError("augmentation: remix takes stems from several songs, and mixtures are of one; set it to 0")
+        return self
 
     @model_validator(mode="after")
     def _weights(self) -> DataSection:

@@ -96,7 +96,7 @@ class WindowMaterial(Material[Corpus]):
         return said
 
     def _read(self, sections: Sequence[DataSetSection]) -> Corpus:
-        sets = [DataSet(one.path, one.split, self._regroup(one), one.weight) for one in sections]
+        sets = [DataSet(one.path, one.split, self._regroup(one), _renamed(one), one.weight) for one in sections]
         return gather(sets, self._notice, self.recipe.data.split_seed)
 
     def _regroup(self, section: DataSetSection) -> Callable[[Song], Song] | None:
@@ -174,7 +174,9 @@ class LatentMaterial(WindowMaterial):
             (song.name, song.frames, [(name, [identity(file) for file in files]) for name, files in song.stems.items()])
             for song in source.songs
         ]
-        asked = (self.recipe.model.type, source.options, self.recipe.data.floor_db, seed, songs.weights)
+        told: Any = getattr(module.config, "base", module.config)
+        floor = getattr(told, "floor_db", source.options.floor_db)  # below which a stem is in no mix
+        asked = (self.recipe.model.type, source.options, floor, seed, songs.weights)
         folder = data.folder / fingerprint(codec, codec.config, asked, songs_are)
         device = next(module.parameters()).device
 
@@ -247,7 +249,8 @@ class NoteMaterial(Material[NoteSets]):
         return f"notes of {_songs(len(self.training))}"
 
     def _read(self, sections: Sequence[DataSetSection]) -> NoteSets:
-        return NoteSets.of([(str(one.path), one.split, one.weight) for one in sections], self._notice)
+        entries = [(str(one.path), one.split, one.weight) for one in sections]
+        return NoteSets.of(entries, self._notice, self.recipe.data.split_seed)
 
     def _stream(self, module: nn.Module, songs: NoteSets, seed: int, still: bool) -> Stream:
         assert self.recipe.data.notes is not None
@@ -263,6 +266,12 @@ KINDS: dict[str, type[Material[Any]]] = {
 def read(recipe: Recipe, notice: Callable[[str], None]) -> Material[Any]:
     """The songs of a recipe, as the kind of material that it asks for; `notice` hears of those left out. Raises SongError."""
     return KINDS[recipe.data.kind](recipe, notice)
+
+
+def _renamed(section: DataSetSection) -> tuple[str, ...]:
+    """The old names of a recipe's own mapping; the field's groupings name what a data set may lack."""
+    mapping = section.stems if isinstance(section.stems, dict) else {}
+    return tuple(old for olds in mapping.values() for old in olds)
 
 
 def _songs(count: int) -> str:

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from small_songs import write_songs
 from typer.testing import CliRunner, Result
 
 import stemwise.scores.listening as listening
 from plain_encoder import PlainEncoder
 from stemwise import cli
-from stemwise.evaluate.study import read_study, study
+from stemwise.errors import SongError
+from stemwise.evaluate.study import SongsSection, material, read_study, study
+from stemwise.songs.splits import by_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +75,37 @@ def test_unreadable_songs_are_named_and_the_rest_counts(songs: Path, tmp_path: P
     done = run("evaluate", "ground-truth", "--songs", "some", "-o", "out")
     assert done.exit_code == 1
     assert "broken" in done.stderr and "2 of 3 songs" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_songs_with_a_file_cut_short_do_not_count(tmp_path: Path) -> None:
+    """Its rest would be judged as silence."""
+    write_songs(tmp_path / "some", count=2)
+    file = tmp_path / "some" / "song-1" / "bass.wav"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    done = run("evaluate", "ground-truth", "--songs", "some", "-o", "out")
+    assert done.exit_code == 1 and "bass.wav is cut short" in done.stderr
+    assert "1 of 2 songs" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_study_may_keep_to_one_split(tmp_path: Path) -> None:
+    """As the training split them, by the same seed; synthetic songs have none."""
+    every = {song.name for song in write_songs(tmp_path / "some", count=12, seconds=0.1)}
+
+    def found(**section: object) -> set[str]:
+        asked = SongsSection.model_validate({"path": tmp_path / "some", **section})
+        return {song.name for song in material(asked, tmp_path).songs}
+
+    assert found() == every
+    for seed in (0, 5):
+        train = found(split="train", split_seed=seed)
+        assert train == {name for name in every if by_name(name, seed) == "train"} != every
+    assert found(split="train") != found(split="train", split_seed=5)
+    with pytest.raises(SongError, match=r"some: no song in the split 'holdout'; there are"):
+        found(split="holdout")
+    with pytest.raises(ValidationError, match="split_seed goes with a split"):
+        found(split_seed=5)
+    with pytest.raises(ValidationError, match="split goes with a path"):
+        SongsSection.model_validate({"synthetic": {"first": 0, "count": 1}, "split": "test"})
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from stemwise.evaluate.compare import comparison
 from stemwise.evaluate.figures import _jackknife, _ratio
 from stemwise.evaluate.relations import Relation, check_relations
 from stemwise.evaluate.report import _rows, document, tables_of
-from stemwise.evaluate.results import SongResult
+from stemwise.evaluate.results import SongResult, read_results
 from stemwise.metrics.frechet import frechet_audio_distance
 from stemwise.metrics.msdm import means, score_song
 from stemwise.songs import Song
@@ -168,6 +168,35 @@ def test_compare_is_paired(two: Path) -> None:
     same = compare(two / "mask", two / "mask")
     assert all(pair.difference.difference.low == pair.difference.difference.high == 0 for pair in same.pairs)
     assert "| sdr | all |" in comparison(found)
+
+
+def test_a_stem_of_one_song_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the mean over the stems, of which it is one."""
+    monkeypatch.setattr(measures, "load_embedding", lambda name, model, device: Moments4())
+    songs = write_songs(tmp_path / "songs", count=7)
+    for song in songs[1:]:
+        piano = song.stems["piano"][0]
+        sound, rate = soundfile.read(piano)
+        soundfile.write(piano, 0 * sound, rate, subtype="FLOAT")
+
+    def worse(question):
+        answer = blurred(question)
+        return Audio(answer.names, 2 * answer.data, answer.rate)
+
+    asked = Protocol(metrics=["sdr", "fad:plain"])
+    evaluate([Entrant("a", blurred, {}), Entrant("b", worse, {})], songs, asked, tmp_path / "out")
+    found = compare(tmp_path / "out" / "a", tmp_path / "out" / "b")
+    for name in asked.metrics:
+        pairs = {pair.stem: pair for pair in found.pairs if pair.metric == name}
+        assert {stem for stem, pair in pairs.items() if pair.difference.sure} == {"bass", "drums"}
+        assert {stem for stem, pair in pairs.items() if pair.difference.p_value == 1} == {"piano", "all"}
+        assert [pairs[stem].a.count for stem in ("bass", "piano", "all")] == [7, 1, 1]
+    (row,) = [line for line in comparison(found).splitlines() if line.startswith("| sdr | piano |")]
+    assert "[" not in row and row.endswith("| 1 | undecided |")
+    runs = [read_results(tmp_path / "out" / name) for name in ("a", "b")]
+    figure = next(f for f in document(runs, tables_of(runs))["systems"][0]["figures"] if f["stem"] == "piano")
+    assert (figure["songs"], figure["low"], figure["high"]) == (1, None, None)
+    assert "A figure of one song has none" in write_report(tmp_path / "out", runs)
 
 
 def test_two_systems_of_one_name_are_told_apart_by_their_folders(songs: list[Song], two: Path, tmp_path: Path) -> None:

@@ -68,6 +68,13 @@ def test_few_songs_prove_nothing() -> None:
         assert (found.p_value >= 2.0 ** (1 - n), found.sure) == (True, sure)
 
 
+def test_songs_whose_values_were_filled_in_prove_nothing() -> None:
+    a, b = np.array([3.5] * 10), np.array([3.0] * 10)
+    found = paired(a, b, songs=1)
+    assert (found.p_value, found.sure, found.difference.count) == (1.0, False, 1)
+    assert paired(a, b).sure and paired(a, b).difference.count == 10
+
+
 @pytest.mark.parametrize("bad", [[], [math.nan], [1.0, math.inf], [[1.0]]])
 def test_bad_values(bad: list[float]) -> None:
     with pytest.raises(ValueError):

@@ -96,6 +96,15 @@ def test_phrases_come_back_without_the_melody(collection: Path, tmp_path: Path) 
         roll_songs(tmp_path / "out", "holdout")
 
 
+@pytest.mark.parametrize("options", [RollOptions("band"), RollOptions("published", 128)], ids=["layout", "length"])
+def test_phrases_are_not_read_as_what_they_are_not(options: RollOptions, collection: Path, tmp_path: Path) -> None:
+    """Both layouts have five stems of 72 rows: in the other one pianos would be basses."""
+    list(lp.write_phrases(collection, tmp_path / "out"))
+    wanted = f"layout '{options.layout}', {options.length} steps"
+    with pytest.raises(SongError, match=f"its phrases are of the layout 'published', 64 steps long; .* {wanted}"):
+        RollWindows(roll_songs(tmp_path / "out"), options, seed=0)
+
+
 def test_phrases_that_are_lost_are_named(collection: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (collection / "page.mid").write_bytes(b"<html>")

@@ -38,9 +38,10 @@ def test_activity_and_level_are_those_of_the_signals(root: Path) -> None:
     assert document["stems"]["drums"]["level_db"] is None and document["stems"]["bass"]["activity"][1] == 0.75
 
 
-def test_a_song_cut_short_is_named_and_the_others_count(root: Path) -> None:
-    trees.write(root / "three" / "bass.flac", trees.noise(4 * RATE), RATE)
-    trees.cut(root / "three" / "bass.flac")
+@pytest.mark.parametrize("name", ["bass.flac", "bass.wav"])
+def test_a_song_cut_short_is_named_and_the_others_count(root: Path, name: str) -> None:
+    trees.write(root / "three" / name, trees.noise(4 * RATE), RATE)
+    trees.cut(root / "three" / name)
     found = measure(root)
     assert [problem.name for problem in found.problems] == ["three"]
     assert len(found.stems["bass"].activity) == 2

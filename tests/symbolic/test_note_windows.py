@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from trees import midi_bytes
 
 from stemwise.errors import SongError
 from stemwise.songs.synthetic import compose, write_midi
@@ -61,6 +63,24 @@ def test_instruments_are_recognised_by_channel_then_name_then_program() -> None:
     assert [NAMES[k] for k in found] == ["drums", "melody", "bass", "guitar", "other"]
 
 
+@pytest.mark.parametrize(
+    ("name", "program", "instrument"),
+    [
+        ("Bass Guitar", 33, "bass"), ("Bass Gtr", 34, "bass"), ("Electric Bass Guitar", 33, "bass"),
+        ("Fretless Bass Guitar", 35, "bass"), ("Bass Guitar", 0, "bass"), ("Lead Guitar", 30, "guitar"),
+        ("Bass1", 33, "bass"), ("SlapBass", 0, "bass"), ("BASSES", 33, "bass"), ("bass overflow", 0, "bass"),
+        ("Bassoon", 70, "other"), ("Bass Clarinet", 71, "other"), ("Bass Clarinet", 0, "other"),
+        ("Steel Drums", 114, "other"), ("Steel Gtr", 25, "guitar"),
+        ("Bass Drum", 118, "drums"), ("Drumkit", 0, "drums"), ("Kick Drum 2", 0, "drums"), ("String Bass", 32, "bass"),
+        ("String Bass", 48, "strings"), ("Strings_2", 0, "strings"), ("E-Piano", 4, "piano"), ("Vocals", 52, "melody"),
+        ("Guitars", 0, "guitar"), ("Klavier", 48, "piano"), ("Padlock", 80, "other"),
+    ],
+)  # fmt: skip
+def test_names_are_taken_at_their_word(name: str, program: int, instrument: str) -> None:
+    """A bass guitar is no guitar, a bassoon no bass; where a name says two things, the program decides."""
+    assert NAMES[instrument_of(name, program, False)] == instrument
+
+
 def test_windows_depend_on_seed_and_index_alone() -> None:
     songs = NoteSets.of([("composer:70:73", None, None)], print)
     one, other = (NoteWindows(songs, 64, 5, NoteAugmentation()) for _ in range(2))
@@ -90,9 +110,15 @@ def test_merged_unisons_keep_all_their_labels() -> None:
 
 def test_data_sets_that_are_not_there_are_named(tmp_path: Path) -> None:
     for place, split, words in (("composer:5", None, "composer:FIRST:LAST"), (str(tmp_path), None, "no MIDI file"),
-                                (str(tmp_path), "test", "train and validation")):  # fmt: skip
+                                (str(tmp_path / "nothing"), None, "is no folder")):  # fmt: skip
         with pytest.raises(SongError, match=words):
             songs_of(place, split)
+    write_midi(compose(3, seconds=5), tmp_path / "one.mid")
+    with pytest.raises(SongError, match=r"no song in the split 'holdout'; there are: \w+ \(1\)"):
+        songs_of(str(tmp_path), "holdout")
+    (tmp_path / "one.mid").write_bytes(midi_bytes(60)[:14])
+    with pytest.raises(SongError, match=r"none of its 1 MIDI file\(s\) has notes"):
+        songs_of(str(tmp_path))
 
 
 def test_a_file_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path) -> None:
@@ -103,14 +129,34 @@ def test_a_file_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path) ->
     assert "bad.mid" in heard[0]
 
 
-def test_versions_of_a_title_are_on_one_side(tmp_path: Path) -> None:
-    """As POP909 has them: 001/001.mid and 001/versions/001-v1.mid."""
-    for number in range(30):
-        for place in (f"{number:03d}/{number:03d}", f"{number:03d}/versions/{number:03d}-v1"):
-            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-            write_midi(compose(number, seconds=5), tmp_path / f"{place}.mid")
-    held_out = len(songs_of(str(tmp_path), "validation"))
-    assert held_out and held_out % 2 == 0
+LAYOUTS = {  # files of one song in several collections, {0} being its number
+    "pop909": ("{0:03d}/{0:03d}", "{0:03d}/versions/{0:03d}-v1"),
+    "slakh": ("train/Track{0:05d}/all_src", "train/Track{0:05d}/MIDI/S00", "train/Track{0:05d}/MIDI/S01"),
+    "songs make": ("song-{0:06d}/song",),
+    "songs make --midi": ("song-{0:06d}",),
+    "lmd_matched": ("A/B/C/TRAAA{0:013d}/{0:031x}a", "A/B/C/TRAAA{0:013d}/{0:031x}b"),
+    "flat": ("Title {0}", "Title {0}.1"),
+}
+
+
+@pytest.mark.parametrize("collection", LAYOUTS)
+def test_the_files_of_a_song_are_on_one_side(collection: str, tmp_path: Path) -> None:
+    """Parts and versions of a song stay together, and every split has songs, whose seed is the recipe's."""
+    files = LAYOUTS[collection]
+    for number in range(40):
+        for part, place in enumerate(files):
+            file = tmp_path / f"{place.format(number)}.mid"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(midi_bytes(number + 40 * part))
+    pitches = {
+        name: [int(song.notes["pitch"][0]) for song in songs_of(str(tmp_path), name).songs]
+        for name in ("train", "validation", "test")
+    }
+    for its in pitches.values():
+        assert Counter(pitch % 40 for pitch in its) == dict.fromkeys((pitch % 40 for pitch in its), len(files))
+    assert sum(map(len, pitches.values())) == 40 * len(files)
+    others = [songs_of(str(tmp_path), "validation", split_seed=seed).songs for seed in (1, 2)]
+    assert any([int(song.notes["pitch"][0]) for song in songs] != pitches["validation"] for songs in others)
 
 
 def test_songs_of_the_composer_can_be_sent_to_a_worker() -> None:

@@ -29,6 +29,9 @@ def rolls(
     out: Annotated[Path, typer.Option("-o", "--out", help="Where the samples go: OUT/000, ...")] = Path("rolls"),
     model: o.LongModelName = "rolls",
     split: Annotated[str | None, typer.Option("--split", help="Only songs of this split.", show_default=False)] = None,
+    split_seed: Annotated[
+        int, typer.Option("--split-seed", min=0, help="The data.split_seed of the training, for splits drawn by name.")
+    ] = 0,
     count: Annotated[int, typer.Option("--count", min=1, help="How many windows.")] = 8,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Evaluations a window; the model's own.", show_default=False)
@@ -58,7 +61,9 @@ def rolls(
     voice = Voice(quiet, as_json=as_json)
     system = load_rolls(model, device)
     layout = system.layout
-    stream = RollWindows(_songs(source, split), RollOptions(system.prior.config.layout, system.window), seed)
+    stream = RollWindows(
+        _songs(source, split, split_seed), RollOptions(system.prior.config.layout, system.window), seed
+    )
     truths, made = [], []
     if overwrite:
         samples = _samples(out)
@@ -102,11 +107,11 @@ def _figures(truth: Tensor, made: Tensor, names: Sequence[str]) -> dict[str, Any
     }
 
 
-def _songs(source: Path, split: str | None) -> list[RollSong]:
+def _songs(source: Path, split: str | None, split_seed: int) -> list[RollSong]:
     from stemwise.songs.phrases import roll_songs
     from stemwise.songs.scanning import MidiSong
 
-    return [MidiSong(source.stem, source, {})] if source.is_file() else roll_songs(source, split)
+    return [MidiSong(source.stem, source, {})] if source.is_file() else roll_songs(source, split, split_seed)
 
 
 def _separated(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stemwise.errors import EvaluationError
-from stemwise.evaluate.figures import figures
+from stemwise.evaluate.figures import Figure, figures
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.results import Results, read_results
 from stemwise.metrics.statistics import Comparison, Interval, paired
@@ -72,15 +72,16 @@ def paired_figures(a: Results, b: Results, metrics: Sequence[str] | None = None)
     if not common:
         raise EvaluationError(f"{a.folder} and {b.folder} have no finished song in common")
     ours, theirs = figures(a, common, metrics, beside=b), figures(b, common, metrics, beside=a)
-    pairs = [
-        Pair(*key, one.interval(), theirs[key].interval(), paired(one.influences, theirs[key].influences))
-        for key, one in ours.items()
-        if key in theirs
-    ]
+    pairs = [_pair(one, theirs[key]) for key, one in ours.items() if key in theirs]
     labels = (a.label, b.label) if a.label != b.label else (str(a.folder), str(b.folder))
     missing = (tuple(name for name in in_b if name not in in_a), tuple(name for name in in_a if name not in in_b))
     other_files = tuple(name for name in common if a.settings["files"][name] != b.settings["files"][name])
     return Compared(*labels, common, dict(zip(labels, missing)), tuple(pairs), other_files)
+
+
+def _pair(one: Figure, other: Figure) -> Pair:
+    difference = paired(one.influences, other.influences, songs=min(one.basis, other.basis))
+    return Pair(one.metric, one.stem, one.interval(), other.interval(), difference)
 
 
 def comparison(compared: Compared) -> str:
@@ -130,8 +131,7 @@ def plain_comparison(compared: Compared) -> dict[str, Any]:
                 "a": pair.a.mean,
                 "b": pair.b.mean,
                 "difference": pair.difference.difference.mean,
-                "low": pair.difference.difference.low,
-                "high": pair.difference.difference.high,
+                **ends(pair.difference.difference),
                 "p": pair.difference.p_value,
             }
             for pair in compared.pairs
@@ -147,8 +147,14 @@ def number(value: float) -> str:
 
 
 def spread(interval: Interval) -> str:
-    """ "12.34 [11.90, 12.81]"."""
-    return f"{number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]"
+    """ "12.34 [11.90, 12.81]"; without the interval where one song cannot tell it."""
+    between = f" [{number(interval.low)}, {number(interval.high)}]" if interval.count > 1 else ""
+    return number(interval.mean) + between
+
+
+def ends(interval: Interval) -> dict[str, float | None]:
+    """ "low" and "high" of an interval, for JSON; None where one song cannot tell them."""
+    return {name: getattr(interval, name) if interval.count > 1 else None for name in ("low", "high")}
 
 
 def _few(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ bootstrap compares two systems:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Figure:
         influences: values whose mean is the figure: one a song, or for distances one a group of songs.
         windows: how many values (or embedding frames of the answers) it rests on.
         songs: how many songs.
+        basis: how many songs its interval rests on: `songs`; for "all", those of the stem that fewest songs have, since a
+            mean over stems is no surer than its parts; 1 where nothing is known about the spread.
         without: how many windows have no value, since their reference is silent (or the other system has none there).
     """
 
@@ -49,11 +51,12 @@ class Figure:
     influences: Floats
     windows: int
     songs: int
+    basis: int
     without: int = 0
 
     def interval(self, seed: int = 0) -> Interval:
-        """The figure with its 95 % interval."""
-        return bootstrap(self.influences, seed)
+        """The figure with its 95 % interval, which means nothing where `count`, the basis, is 1."""
+        return replace(bootstrap(self.influences, seed), count=self.basis)
 
 
 Table = dict[tuple[str, str], Figure]
@@ -108,12 +111,12 @@ def _means(results: Results, songs: Sequence[str], names: Sequence[str], beside:
     for name in names:
         own = [key for key in sums if key[0] == name and windows[key]]
         each = {key: _ratio(sums[key], counts[key]) for key in own}
-        found |= {key: Figure(*key, each[key], windows[key], heard_in[key], without[key]) for key in own}
+        found |= {key: Figure(*key, each[key], windows[key], heard_in[key], heard_in[key], without[key]) for key in own}
         if len(own) > 1:
             mean = np.mean(list(each.values()), axis=0)
             songs_in = int(np.any([counts[key] > 0 for key in own], axis=0).sum())
             n, lost = sum(windows[key] for key in own), sum(without[key] for key in own)
-            found[name, ALL] = Figure(name, ALL, mean, n, songs_in, lost)
+            found[name, ALL] = Figure(name, ALL, mean, n, songs_in, min(heard_in[key] for key in own), lost)
     return found
 
 
@@ -143,12 +146,20 @@ def _distances(frames: Sequence[Frames], name: str) -> Table:
         sizes = [0 if made is None else len(made) for _, made in pairs]
         values = _jackknife(pairs)
         if values is not None:
-            found[name, group] = Figure(name, group, values, sum(sizes), sum(size > 0 for size in sizes))
+            heard_in = sum(size > 0 for size in sizes)
+            found[name, group] = Figure(name, group, values, sum(sizes), heard_in, heard_in if _spread(sizes) else 1)
     if len(found) > 1:
         mean = np.mean([figure.influences for figure in found.values()], axis=0)
-        n = sum(figure.windows for figure in found.values())
-        found[name, ALL] = Figure(name, ALL, np.asarray(mean), n, max(figure.songs for figure in found.values()))
+        n, songs = sum(figure.windows for figure in found.values()), max(figure.songs for figure in found.values())
+        basis = min(figure.basis for figure in found.values())
+        found[name, ALL] = Figure(name, ALL, np.asarray(mean), n, songs, basis)
     return found
+
+
+def _spread(sizes: Sequence[int]) -> bool:
+    """Whether two frames are left, whichever group of songs is left out; else there is no jackknife."""
+    count = min(len(sizes), _GROUPS)
+    return sum(sizes) - max(sum(sizes[group::count]) for group in range(count)) >= 2
 
 
 def _jackknife(pairs: Sequence[Sides]) -> Floats | None:

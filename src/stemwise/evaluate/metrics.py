@@ -46,9 +46,9 @@ def _separation(name: str, unit: str, definition: str, better: Literal["higher",
 
 def _coherence(name: str, of: str) -> Metric:
     definition = (
-        f"COCOLA score of {of} (Ciranni et al. 2025): the mean over windows of 5 s, hop 2.5 s, in which both sides are "
-        "above -60 dBFS. Accompany: what was heard first, then the sum of what was made; otherwise: the sum of the other "
-        "stems of the answer first, then the stem"
+        f"COCOLA score of {of} (Ciranni et al. 2025): windows of 5 s, hop 2.5 s, in which both sides are above -60 dBFS; the "
+        "mean of those that begin in one stretch of 5 s, then the mean over the stretches. Accompany: what was heard first, "
+        "then the sum of what was made; otherwise: the sum of the other stems of the answer first, then the stem"
     )
     return Metric(name, "logit", "higher", frozenset({SEPARATE, ACCOMPANY, GENERATE}), definition)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,8 +30,9 @@ def plot(folder: Path, metrics: Sequence[str], tables: Mapping[str, Table]) -> l
             shown = [(i, table[name, stem].interval()) for i, stem in enumerate(stems) if (name, stem) in table]
             offset = (place - (len(tables) - 1) / 2) * 0.7 / len(tables)
             means = [interval.mean for _, interval in shown]
-            below = [interval.mean - interval.low for _, interval in shown]
-            above = [interval.high - interval.mean for _, interval in shown]
+            known = [interval if interval.count > 1 else None for _, interval in shown]
+            below = [math.nan if one is None else one.mean - one.low for one in known]
+            above = [math.nan if one is None else one.high - one.mean for one in known]
             axes.errorbar([i + offset for i, _ in shown], means, yerr=[below, above], fmt="o", capsize=3, label=label)
         axes.set_xticks(range(len(stems)), stems, rotation=30 if len(stems) > 4 else 0)
         axes.set_ylabel(f"{name} ({metric(name).unit})")

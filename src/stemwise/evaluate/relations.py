@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import field_validator
 
 from stemwise.errors import EvaluationError, QueryError, RecipeError
-from stemwise.evaluate.compare import paired_figures
+from stemwise.evaluate.compare import ends, paired_figures
 from stemwise.evaluate.figures import ALL
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.results import Results
@@ -54,13 +54,12 @@ class Finding:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        found = self.difference
+        found = None if self.difference is None else self.difference.difference
         return {
             "relation": self.text,
             "metric": self.metric,
-            "difference": None if found is None else found.difference.mean,
-            "low": None if found is None else found.difference.low,
-            "high": None if found is None else found.difference.high,
+            "difference": None if found is None else found.mean,
+            **({"low": None, "high": None} if found is None else ends(found)),
             "verdict": self.verdict,
         }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from stemwise import __version__
 from stemwise.errors import EvaluationError
-from stemwise.evaluate.compare import spread
+from stemwise.evaluate.compare import ends, spread
 from stemwise.evaluate.figures import ALL, Figure, Table, figures
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.relations import Finding
@@ -150,7 +150,7 @@ def _definitions(runs: Sequence[Results], tables: Tables) -> list[str]:
     lines += [
         f"- A figure is the {pooled}; `{ALL}` is the mean over the stems' figures. Distances between sets pool all songs.",
         "- Intervals: 95 % percentile bootstrap over songs (10 000 draws, seed 0); for distances, of the jackknife's "
-        "pseudo-values over songs.",
+        f"pseudo-values over songs. A figure of one song has none; `{ALL}` is no surer than the stem that fewest songs have.",
         f"- Task: {asked.task}. Judged stems: {', '.join(asked.stems)}. Below {asked.floor_db:g} dB (RMS over the chunk, "
         "full scale) a stem counts as silent.",
         f"- {_cutting(runs[0])}",
@@ -223,8 +223,7 @@ def _plain(figure: Figure) -> dict[str, Any]:
         "metric": figure.metric,
         "stem": figure.stem,
         "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
+        **ends(interval),
         "level": interval.level,
         "songs": figure.songs,
         "windows": figure.windows,

@@ -29,15 +29,24 @@ class SyntheticSection(Section):
 
 
 class SongsSection(Section):
-    """Where the songs are from: a data set's `path`, or `synthetic` ones, which are rendered first."""
+    """Where the songs are from: a data set's `path`, or `synthetic` ones, which are rendered first.
+
+    `split`: only those of train, validation, test, ... of the data set; `split_seed` as in the recipe of a training.
+    """
 
     path: Path | None = None
+    split: str | None = None
+    split_seed: Annotated[int, Field(ge=0)] = 0
     synthetic: SyntheticSection | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> SongsSection:
         if (self.path is None) == (self.synthetic is None):
             raise ValueError("songs are of a path or synthetic, one of the two")
+        if self.path is None and self.split is not None:
+            raise ValueError("split goes with a path; synthetic songs have none")
+        if self.split is None and self.split_seed:
+            raise ValueError("split_seed goes with a split")
         return self
 
 
@@ -118,17 +127,24 @@ def study(document: dict[str, Any], source: str) -> Study:
 def material(section: SongsSection, folder: Path, log: Callable[[str], None] = lambda _: None) -> Material:
     """The songs; synthetic ones are rendered into `folder` unless they are there. Raises SongError where there is none."""
     from stemwise.songs.layouts import scan_any
+    from stemwise.songs.scanning import whole
+    from stemwise.songs.splits import split
 
     if section.synthetic is not None:
         return Material(tuple(_rendered(section.synthetic, folder, log)), {})
     assert section.path is not None
-    found = scan_any(section.path)
+    found = whole(scan_any(section.path))
     unreadable = {problem.name: problem.reason for problem in found.problems}
     if not found.songs:
         first = next(iter(unreadable.items()), None)
         why = f"; {len(unreadable)} cannot be read, such as {first[0]}: {first[1]}" if first else ""
         raise SongError(f"{section.path}: no songs with stems to evaluate on{why}")
-    return Material(found.songs, unreadable)
+    if section.split is None:
+        return Material(found.songs, unreadable)
+    try:
+        return Material(tuple(split(found.songs, section.split, section.split_seed)), unreadable)
+    except SongError as error:
+        raise SongError(f"{section.path}: {error}") from error
 
 
 def _rendered(section: SyntheticSection, folder: Path, log: Callable[[str], None]) -> Sequence[Song]:

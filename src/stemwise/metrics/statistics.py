@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,9 +18,9 @@ class Interval:
 
     Attributes:
         mean: of all values.
-        low: lower end; equal to `mean` where there is only one value, which says nothing about spread.
+        low: lower end; means nothing where `count` is 1: one value says nothing about spread.
         high: upper end.
-        count: how many values the mean is over.
+        count: how many values the mean is over, without those that were filled in.
         level: the share of the bootstrap distribution within the interval.
     """
 
@@ -73,7 +73,9 @@ def bootstrap(values: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 
     return _interval(_checked(values), seed, n, level)[0]
 
 
-def paired(a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 0.95) -> Comparison:
+def paired(
+    a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: float = 0.95, songs: int | None = None
+) -> Comparison:
     """System a against system b on the same songs: the bootstrap of the differences, song by song.
 
     Args:
@@ -82,6 +84,7 @@ def paired(a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: fl
         seed: of the draws.
         n: resamples.
         level: share of the bootstrap distribution inside the interval.
+        songs: how many of them count, where others have no value and the mean was filled in for them.
 
     Raises:
         ValueError: different numbers of songs, or as `bootstrap`.
@@ -91,9 +94,11 @@ def paired(a: ArrayLike, b: ArrayLike, seed: int = 0, n: int = 10_000, level: fl
         raise ValueError(f"a has {len(first)} songs and b {len(second)}; a paired comparison needs the same songs")
     differences = first - second
     interval, means = _interval(differences, seed, n, level)
+    counted = len(differences) if songs is None else songs
     tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
     wins = float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-    return Comparison(interval, min(1.0, max(2 * (tail + 1) / (n + 1), 2.0 ** (1 - len(differences)))), wins)
+    p_value = min(1.0, max(2 * (tail + 1) / (n + 1), 2.0 ** (1 - counted)))
+    return Comparison(replace(interval, count=counted), p_value, wins)
 
 
 def _interval(data: Floats, seed: int, n: int, level: float) -> tuple[Interval, Floats]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from stemwise.songs.splits import split
 class DataSet:
     """A directory in any layout, or shards; `split`: only these songs; `regroup` gives the stems other names.
 
+    `renamed`: names of stems that `regroup` looks for; one that no song has is a mistake.
     `weight`: its share of the windows relative to the weights of the others; None: by length, as if all were one.
     """
 
     path: Path
     split: str | None = None
     regroup: Callable[[Song], Song] | None = None
+    renamed: Collection[str] = ()
     weight: float | None = None
 
 
@@ -63,7 +66,8 @@ class Corpus:
 def gather(sets: Sequence[DataSet], notice: Callable[[str], None], split_seed: int = 0) -> Corpus:
     """The songs of all data sets; `notice` hears of every song that is left out. Either all sets have a weight or none.
 
-    Splits that are not published are drawn with `split_seed`. Raises SongError for a set without a usable song.
+    Splits that are not published are drawn with `split_seed`. Raises SongError for a set without a usable song, or
+    without a stem that it should rename.
     """
     songs: list[Song] = []
     origins: list[int] = []
@@ -74,6 +78,7 @@ def gather(sets: Sequence[DataSet], notice: Callable[[str], None], split_seed: i
         if found.skipped:
             notice(f"{one.path}: {len(found.skipped)} song(s) left out by rule; `stemwise songs verify` names them")
         chosen = list(found.songs) or usable(one.path, found)
+        _check_names(one, chosen)
         if one.split is not None:
             try:
                 chosen = split(chosen, one.split, split_seed)
@@ -84,3 +89,16 @@ def gather(sets: Sequence[DataSet], notice: Callable[[str], None], split_seed: i
         songs += chosen
         origins += [number] * len(chosen)
     return Corpus(songs, origins, [one.weight for one in sets])
+
+
+def _check_names(one: DataSet, songs: Sequence[Song]) -> None:
+    """Raise SongError for a name to replace that no song has: a slip would send the stem elsewhere in silence."""
+    there = sorted({name for song in songs for name in song.stems})
+    missing = [name for name in one.renamed if name not in there]
+    if missing:
+        near = difflib.get_close_matches(missing[0], there, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise SongError(
+            f"{one.path}: stems: no song has a stem named {', '.join(missing)}{hint}; there are: "
+            f"{', '.join(there) or 'none'}. Correct the names, or leave them out"
+        )

@@ -3,8 +3,9 @@
     lmd_full/0/0a1b...f.mid        lmd_matched/A/B/C/TRABC.../0a1b...f.mid        clean_midi/Artist/Title.1.mid
 
 MIDI files have no stems of sound, so the reader gives `MidiSong`s, not `Song`s. What belongs to one song stays on one
-side of a split: files in the folder of one matched recording (TR...), and numbered versions of one title. The same file
-under two names (Lakh's names are the MD5 sums of the contents) is one song.
+side of a split: files in the folder of one matched recording (TR...) or of one track of Slakh (its parts), and numbered
+versions of one title, in one folder or in its `versions` (POP909). The same file under two names (Lakh's names are the MD5
+sums of the contents) is one song.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from stemwise.errors import SongError
@@ -22,20 +23,27 @@ from stemwise.songs.splits import by_name, title
 LAYOUT = "lakh"
 SUFFIXES = (".mid", ".midi")
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_RECORDING = re.compile(r"TR[A-Z0-9]{16}")
+#: Folders of one song: a recording of lmd_matched, a track of Slakh.
+_RECORDING = re.compile(r"TR[A-Z0-9]{16}|Track\d{5}")
+_VERSIONS = "versions"
 
 
-def lakh(path: Path | str, seed: int = 0, left_out: Callable[[Problem], object] | None = None) -> list[MidiSong]:
+def lakh(
+    path: Path | str,
+    seed: int = 0,
+    left_out: Callable[[Problem], object] | None = None,
+    suffixes: Collection[str] = SUFFIXES,
+) -> list[MidiSong]:
     """The MIDI files below a folder, each content once, in the order of their paths.
 
     `metadata`: song (the recording, the title or the content), split (none is published: drawn by a hash of the seed
-    and the song). `left_out` hears of every file that is none, or is another again. Raises SongError where there is no
-    MIDI file.
+    and the song). `left_out` hears of every file that is none, or is another again; of files without one of the
+    `suffixes` nobody hears. Raises SongError where there is no MIDI file.
     """
     root = Path(path)
     if not root.is_dir():
         raise SongError(f"{root}: is no folder; give one that holds MIDI files (.mid)")
-    found = scan(root, seed)
+    found = scan(root, seed, suffixes)
     if not found.midi:
         raise SongError(f"{root}: has no MIDI file that can be read (.mid) at any depth; unpack the archive here")
     if left_out is not None:
@@ -49,13 +57,13 @@ def recognises(places: list[Path]) -> bool:
     return any(place.suffix.lower() in SUFFIXES for place in places)
 
 
-def scan(root: Path, seed: int = 0) -> Scan:
+def scan(root: Path, seed: int = 0, suffixes: Collection[str] = SUFFIXES) -> Scan:
     """Every MIDI file below `root`, by its first bytes; no file is parsed (`verify` does that)."""
     songs: list[MidiSong] = []
     problems: list[Problem] = []
     skipped: list[Problem] = []
     first: dict[str, str] = {}
-    for file in _files(root):
+    for file in _files(root, suffixes):
         name = file.relative_to(root).with_suffix("").as_posix()
         try:
             content = _content(file)
@@ -71,10 +79,11 @@ def scan(root: Path, seed: int = 0) -> Scan:
     return Scan((), tuple(problems), LAYOUT, tuple(skipped), tuple(songs))
 
 
-def _files(root: Path) -> list[Path]:
+def _files(root: Path, suffixes: Collection[str]) -> list[Path]:
     found = []
     for folder, _, names in os.walk(root):
-        found += [Path(folder, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+        files = (Path(folder, name) for name in names if name[0] != ".")
+        found += [file for file in files if file.suffix.lower() in suffixes]
     return sorted(found)
 
 
@@ -95,4 +104,6 @@ def _song(file: Path, root: Path, content: str) -> str:
     recording = next((part for part in reversed(parents.parts) if _RECORDING.fullmatch(part)), None)
     if recording or _MD5.fullmatch(file.stem):
         return recording or content
+    if parents.name == _VERSIONS:
+        parents = parents.parent
     return (parents / title(file.stem)).as_posix()

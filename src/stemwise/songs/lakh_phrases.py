@@ -21,14 +21,14 @@ from stemwise.errors import SongError
 from stemwise.extras import needed
 from stemwise.files import write_atomically
 from stemwise.songs.lakh import lakh
-from stemwise.songs.phrases import MANIFEST
+from stemwise.songs.phrases import MANIFEST, PHRASE_STEPS
 from stemwise.songs.scanning import MidiSong, Problem
 
 if TYPE_CHECKING:
     import symusic
 
 CHANNELS = ("melody", *PUBLISHED.stems)
-WINDOW, HOP = 64, 16
+WINDOW, HOP = PHRASE_STEPS, 16
 #: Tracks of no more notes are left out; so are bars of fewer cells (a hundredth), and windows of fewer melody cells.
 FEW_NOTES, BAR_SHARE, MELODY_CELLS = 50, 0.01, 24
 #: Where the grid may begin: at one of so many first onsets, those closer than this (seconds) being one.

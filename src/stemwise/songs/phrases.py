@@ -24,6 +24,8 @@ from stemwise.songs.scanning import MidiSong, Problem
 from stemwise.songs.splits import by_name, canonical
 
 MANIFEST = "phrases.jsonl"
+#: Layout and length of phrases: they are cut as published.
+PHRASE_LAYOUT, PHRASE_STEPS = "published", 64
 _ATTEMPTS = 16
 _KEPT = 4096
 
@@ -59,12 +61,19 @@ class RollWindows(torch.utils.data.Dataset[Tensor]):
     """The stream: `windows[i]` is uint8 (stem + 1, length, rows) for any i >= 0: the stems as in `Rolls`, then the metre.
 
     The last plane is 1 in every row of a step that begins a bar. Phrases count as often as they are, MIDI files once.
-    Raises SongError for a file that cannot be read.
+    Raises SongError for a file that cannot be read, and for phrases where other windows are wanted.
     """
 
     def __init__(self, songs: Sequence[RollSong], options: RollOptions, seed: int) -> None:
         if not songs:
             raise SongError("there is no song to cut windows from")
+        cut_before = next((song for song in songs if isinstance(song, PhraseFile)), None)
+        if cut_before is not None and (options.layout, options.length) != (PHRASE_LAYOUT, PHRASE_STEPS):
+            raise SongError(
+                f"{cut_before.file}: its phrases are of the layout {PHRASE_LAYOUT!r}, {PHRASE_STEPS} steps long; asked are "
+                f"windows of the layout {options.layout!r}, {options.length} steps long. Give the MIDI files that the phrases "
+                "were cut from, or a model such as Mixture2Music"
+            )
         self.songs = list(songs)
         self.options = options
         self.seed = seed

@@ -10,18 +10,20 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from stemwise.errors import SongError
-from stemwise.songs.scanning import SPLITS
+from stemwise.songs.scanning import SPLITS, MidiSong
 from stemwise.songs.song import Song
 
 #: Shares of the splits where none are published (those of COCOLA, arXiv 2404.16969).
 SHARES: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
-_VERSION = re.compile(r"(\.\d+|-v?\d+)$")
+_Song = TypeVar("_Song", Song, MidiSong)
+_VERSION = re.compile(r"(\.\d+|-v\d+|-[1-9]\d?)$")
 
 
-def split_of(song: Song, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
+def split_of(song: Song | MidiSong, seed: int = 0, shares: Mapping[str, float] = SHARES) -> str:
     """The split of a song: `metadata["split"]` where it is published, else by its name (or its work's) and the seed."""
     published = song.metadata.get("split")
     name = str(song.metadata.get("work", song.name))
@@ -39,7 +41,7 @@ def by_name(name: str, seed: int = 0, shares: Mapping[str, float] = SHARES) -> s
     return next(reversed(list(shares)))
 
 
-def split(songs: Sequence[Song], name: str, seed: int = 0, shares: Mapping[str, float] = SHARES) -> list[Song]:
+def split(songs: Sequence[_Song], name: str, seed: int = 0, shares: Mapping[str, float] = SHARES) -> list[_Song]:
     """The songs of one split. Raises SongError, with the splits that there are, where it is empty."""
     wanted = canonical(name)
     splits = [split_of(song, seed, shares) for song in songs]
@@ -51,7 +53,10 @@ def split(songs: Sequence[Song], name: str, seed: int = 0, shares: Mapping[str, 
 
 
 def title(name: str) -> str:
-    """The name of a file without the number of a version: Title.1, 001-v2 and 001-2 are Title and 001."""
+    """The name of a file without the number of a version: Title.1, 001-v2 and 001-2 are Title and 001.
+
+    song-000007 is a song of its own: a count has leading zeros or more than two digits.
+    """
     return _VERSION.sub("", name)
 
 

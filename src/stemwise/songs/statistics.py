@@ -12,7 +12,7 @@ import numpy as np
 from stemwise.errors import SongError
 from stemwise.files import atomic_file
 from stemwise.songs.layouts import scan_any
-from stemwise.songs.scanning import Problem, describe
+from stemwise.songs.scanning import Problem, describe, whole
 from stemwise.songs.song import Song
 from stemwise.songs.verification import Progress, for_each
 
@@ -71,7 +71,7 @@ class Statistics:
 
 def measure(path: Path | str, progress: Progress | None = None) -> Statistics:
     """Read 16 windows of a second from every song of a data set. Raises SongError where no song has stems to measure."""
-    scanned = scan_any(path)
+    scanned = whole(scan_any(path))
     songs = [song for song in scanned.songs if song.stems]
     if not songs:
         kind = "its songs are MIDI files" if scanned.midi else "its songs have no stems"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from stemwise.errors import MidiFileError, SongError
-from stemwise.songs.splits import title
+from stemwise.songs.lakh import lakh
+from stemwise.songs.scanning import Problem
+from stemwise.songs.splits import split as one_split
 from stemwise.symbolic.composed import composed
 from stemwise.symbolic.instruments import instrument_of
 from stemwise.symbolic.midi import MIDI_SUFFIXES, read_midi
@@ -31,9 +31,14 @@ class NoteSets:
     weights: tuple[float, ...]
 
     @classmethod
-    def of(cls, entries: Sequence[tuple[str, str | None, float | None]], notice: Callable[[str], None]) -> NoteSets:
+    def of(
+        cls,
+        entries: Sequence[tuple[str, str | None, float | None]],
+        notice: Callable[[str], None],
+        split_seed: int = 0,
+    ) -> NoteSets:
         """From places, splits and weights (all have one, or none: then by the number of songs). Raises SongError."""
-        sets = [songs_of(place, split, notice) for place, split, _ in entries]
+        sets = [songs_of(place, split, notice, split_seed) for place, split, _ in entries]
         return cls(tuple(sets), tuple(len(s) if w is None else w for s, (_, _, w) in zip(sets, entries, strict=True)))
 
     def __len__(self) -> int:
@@ -94,28 +99,30 @@ def labelled_file(file: Path) -> Labelled:
     return Labelled(music.notes, each[music.notes["track"]], music.tpq, music.metres)
 
 
-def songs_of(place: str, split: str | None = None, notice: Callable[[str], None] = lambda _: None) -> Songs:
-    """The songs of a data set: composer:FIRST:LAST, or a folder (its MIDI files at any depth).
+def songs_of(
+    place: str, split: str | None = None, notice: Callable[[str], None] = lambda _: None, split_seed: int = 0
+) -> Songs:
+    """The songs of a data set: composer:FIRST:LAST, or a folder (its MIDI files at any depth, each content once).
 
-    `split` is train or validation: nine of ten files, by a hash of their names, or the tenth; versions of a title
-    (`001.mid`, `001-v1.mid`) stay together. Raises SongError.
+    `split` is train, validation or test, drawn with `split_seed` as `songs.lakh` does: the parts and the versions of a
+    song stay together. Raises SongError.
     """
     if place.startswith(COMPOSER):
         first, _, last = place.removeprefix(COMPOSER).partition(":")
         if split is None and first.isdecimal() and last.isdecimal() and int(first) < int(last):
             return Composed(range(int(first), int(last)))
         raise SongError(f"{place}: write the seeds as composer:FIRST:LAST, and choose others in place of a split")
-    folder = Path(place)
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in MIDI_SUFFIXES)
-    if split not in (None, "train", "validation"):
-        raise SongError(f"{place}: a folder of MIDI files has the splits train and validation, not {split!r}")
+
+    def left_out(problem: Problem) -> None:
+        notice(f"left out: {problem.name} {problem.reason}")
+
+    songs = lakh(place, split_seed, left_out, MIDI_SUFFIXES)
     if split is not None:
-        files = [file for file in files if _held_out(file) == (split == "validation")]
-    found = Files(files, notice)
+        try:
+            songs = one_split(songs, split)
+        except SongError as error:
+            raise SongError(f"{place}: {error}") from error
+    found = Files([song.file for song in songs], notice)
     if not len(found):
-        raise SongError(f"{folder}: no MIDI file with notes ({', '.join(sorted(MIDI_SUFFIXES))}) here; check the path")
+        raise SongError(f"{place}: none of its {len(songs)} MIDI file(s) has notes; give others")
     return found
-
-
-def _held_out(file: Path) -> bool:
-    return zlib.crc32(os.fsencode(title(file.stem) + file.suffix)) % 10 == 0
