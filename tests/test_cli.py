@@ -265,6 +265,12 @@ def test_what_file_managers_leave_is_overwritten_and_nothing_else(run: Run, here
     assert "'own/idea.wav'" in run("separate", "song.wav", "--overwrite", code=1).stderr
 
 
+@pytest.mark.parametrize("words", [("generate",), ("accompany", "guitar=song.wav", "--want", "bass")])
+def test_what_counts_for_separation_only_is_refused_elsewhere(run: Run, words: tuple[str, ...]) -> None:
+    said = run(*words, "--guidance", "8", "--model", "msgld-band", code=2, with_model=False).stderr
+    assert "takes guidance only when it separates" in said
+
+
 def test_what_the_model_does_not_know_is_not_silently_unheard(run: Run) -> None:
     run("separate", "song.wav", "--two-stems", "drums", "-o", "two")
     said = run("edit", "two/tiny/song", "--replace", "drums", code=2).stderr

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 import stemwise
-from stemwise.errors import Cancelled, ModelError, QueryError
+from stemwise.errors import AudioFileError, Cancelled, ModelError, QueryError
 from stemwise.model import Model
 from tiny_band import music, write_tiny_band
 
@@ -238,6 +238,8 @@ def test_what_is_separated_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match=r"other\.wav: is what is to be separated"):
         model.separate_file(file, tmp_path)
     assert file.read_bytes() == before
+    with pytest.raises(AudioFileError, match="no such file"):
+        model.separate_file(tmp_path / "elsewhere.wav", tmp_path)
 
 
 def test_more_evaluations_and_lower_precision_still_sum(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_the_same_file_twice_is_scored_and_said(run: Run) -> None:
         (("song", "--plot", "a.mp3"), 2, "a.mp3"),
         (("song", "--plot", "nowhere/a.png"), 1, "nowhere/a.png"),
         (("song", "--stem", "bass", "--search", "--shifts", "1:0:0.1"), 2, "--shifts"),
+        (("song", "--stem", "bass", "--search", "--shifts=-0.05:0.05:0.125"), 2, "but 0; give smaller steps"),
         (("song", "--stem", "bass", "--search", "--shifts", "0:1"), 2, "START:END:STEP"),
         (("song", "--stem", "bass", "--search", "--shifts", "0:nan:1"), 2, "--shifts"),
         (("song", "--stem", "bass", "--search", "--semitones", "0:30"), 2, "24 semitones"),

@@ -157,11 +157,11 @@ class Model:
     ) -> Report:
         """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete."""
         window, windowing = self._window(evaluations), self._windowing(overlap)
-        for stem in self.stems:
-            file = Path(folder) / f"{stem}.{encoding.extension}"
-            if file.exists() and file.samefile(path):
-                raise QueryError(f"{file}: is what is to be separated, and would be replaced; give another folder")
         with open_audio(path) as source:
+            for stem in self.stems:
+                file = Path(folder) / f"{stem}.{encoding.extension}"
+                if file.exists() and file.samefile(path):
+                    raise QueryError(f"{file}: is what is to be separated, and would be replaced; give another folder")
             writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding, source.frames)
             return separate_to_files(source, window, writer, windowing, progress, self.system.over_song)
 

@@ -108,6 +108,16 @@ def test_a_study_may_keep_to_one_split(tmp_path: Path) -> None:
         SongsSection.model_validate({"synthetic": {"first": 0, "count": 1}, "split": "test"})
 
 
+def test_songs_elsewhere_keep_to_the_split_of_the_study(tmp_path: Path) -> None:
+    every = {song.name for song in write_songs(tmp_path / "some", count=12, seconds=0.1)}
+    text = "format: 1\nname: one\nsongs: {path: gone, split: train}\nsystems: [{system: ground-truth}]\n"
+    Path("study.yaml").write_text(text)
+    done = run("evaluate", "--protocol", "study.yaml", "--songs", tmp_path / "some", "-o", "out")
+    assert done.exit_code == 0, done.output
+    count = sum(by_name(name, 0) == "train" for name in every)
+    assert f"{count} of {count}" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -131,6 +141,12 @@ def test_a_study_may_keep_to_one_split(tmp_path: Path) -> None:
         (("ground-truth", "--songs", "SONGS", "--steps", "9"), 2, "--evaluations for separate"),
         (("ground-truth", "--songs", "SONGS", "--rank", "energy"), 2, "say how many"),
         (("ground-truth", "--songs", "SONGS", "--weights", "vggish"), 2, "is not EMBEDDING=FOLDER"),
+        (("ground-truth", "--songs", "SONGS", "--weights", "coccola=x"), 2, "did you mean 'cocola'"),
+        (
+            ("ground-truth", "--songs", "SONGS", "--given", "all"),
+            2,
+            "given says what is heard where the task is accompany",
+        ),
         (("ground-truth", "--songs", "SONGS", "--metrics", "fad:foo"), 2, "no embedding named 'foo'"),
         (("ground-truth", "--songs", "SONGS", "--metrics", "fad:vggish"), 3, "--weights NAME=FOLDER"),
         (("ground-truth", "--songs", "SONGS", "--metrics", "msdm-si-sdri"), 2, "use --protocol msdm"),

@@ -95,6 +95,7 @@ def accompany(
     v.only_for_midi(plot, render)
     wishes = o.wishes(stem, negative, guidance, gamma, strength=strength, acts=acts)
     loaded = load(model, device, **wishes)
+    o.check_making(loaded, wishes)
     wanted = known_names(o.names(want), loaded.stems, f"the model {loaded.name} has")
     played, source = heard(given, loaded, wanted)
     wanted = wanted or tuple(stem for stem in loaded.stems if stem not in played)

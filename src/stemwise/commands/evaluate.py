@@ -125,7 +125,7 @@ def evaluate(
             complain(f"{metric} is left out: {reason}")
         found = material(asked.songs, out / "synthetic-songs", _note(log))
         _tell_unreadable(found)
-        entrants = [entrant(section, found.songs, asked.protocol, device) for section in asked.systems]
+        entrants = [entrant(section, found.songs, asked.protocol, device, folders) for section in asked.systems]
         earlier = {place.parent.name for place in (out / name).glob(f"*/{SETTINGS}")}
         check_labels(asked.relations, {one.label for one in entrants} | earlier)
         runs = run_evaluation(
@@ -170,7 +170,8 @@ def _studies(
             asked.setdefault("metrics", ["coherence"])
         document["protocol"] = asked
         if songs is not None:
-            document["songs"] = {"path": str(songs)}
+            split = {key: value for key, value in (document.get("songs") or {}).items() if key.startswith("split")}
+            document["songs"] = {"path": str(songs), **split}
         if systems:
             document["systems"] = [{"system": name} for name in systems]
             document["relations"] = []
@@ -251,10 +252,14 @@ def _tell_unreadable(found: Material) -> None:
 
 def _weights(texts: list[str]) -> dict[str, Path]:
     """ "vggish=weights/vggish" -> {"vggish": Path}. Raises QueryError."""
+    from stemwise.embeddings import check_embedding
+
     pairs = [text.partition("=") for text in texts]
     wrong = next((text for text, (name, _, folder) in zip(texts, pairs) if not name or not folder), None)
     if wrong is not None:
         raise QueryError(f"--weights {wrong!r} is not EMBEDDING=FOLDER, such as vggish=weights/vggish")
+    for name, _, _ in pairs:
+        check_embedding(name)
     return {name: Path(folder) for name, _, folder in pairs}
 
 

@@ -90,6 +90,7 @@ def generate(
     v.only_for_midi(plot, render)
     wishes = o.wishes(stem, negative, guidance, gamma, strength=strength, acts=acts)
     loaded = load(model, device, **wishes)
+    o.check_making(loaded, wishes)
     wanted = known_names(o.names(stems), loaded.stems, f"the model {loaded.name} has") or loaded.stems
     place = place_of(out, loaded, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
 

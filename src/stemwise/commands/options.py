@@ -12,6 +12,7 @@ from stemwise.errors import QueryError
 
 if TYPE_CHECKING:
     from stemwise.audio_io import Encoding
+    from stemwise.model import Model
 
 Inputs = Annotated[list[str], typer.Argument(help="Files, folders of files, folders of stems, or glob patterns.")]
 ModelName = Annotated[str, typer.Option("-n", "--model", help="A bundled model's name, or a model folder.")]
@@ -127,6 +128,13 @@ def wishes(
     asked = {"stems": stems or None, "negative": words, "guidance": guidance, "gamma": gamma, "phase": phase}
     asked |= {"strength": strength, "likelihood": likelihood, **(_part_of_the_way(acts) if acts is not None else {})}
     return {wish: value for wish, value in asked.items() if value is not None}
+
+
+def check_making(model: Model, wished: Mapping[str, Any]) -> None:
+    """Raise QueryError for a wish that counts only where the model separates."""
+    idle = [wish for wish in wished if wish in getattr(model.system, "separating", ())]
+    if idle:
+        raise QueryError(f"the model {model.name} takes {idle[0]} only when it separates; leave it away")
 
 
 def _part_of_the_way(text: str) -> dict[str, float]:

@@ -267,5 +267,8 @@ def _steps(option: str, text: str, step: float | None) -> tuple[float, ...]:
         raise QueryError(f"{option} {text!r}: give START:END:STEP, for example -1:1:0.25") from error
     if not (start <= end and width > 0 and abs(start) < 1e4 and abs(end) < 1e4 and (end - start) / width < 5000):
         raise QueryError(f"{option} {text!r}: the start must not lie behind the end, and the step must be above 0")
-    first, last = round(start / width), round(end / width)
-    return tuple(sorted({round(i * width, 6) for i in range(first, last + 1)} | {0.0}))
+    first, last = math.ceil(start / width - 1e-6), math.floor(end / width + 1e-6)
+    steps = {round(i * width, 6) for i in range(first, last + 1)} | {0.0}
+    if steps == {0.0} and (start, end) != (0, 0):
+        raise QueryError(f"{option} {text!r}: no multiple of {width:g} lies in it but 0; give smaller steps")
+    return tuple(sorted(steps))

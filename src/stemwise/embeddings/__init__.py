@@ -8,7 +8,7 @@ from __future__ import annotations
 from stemwise.embeddings.cache import FrameCache, cache_folder, read_frames
 from stemwise.embeddings.embedding import Embedding, NetworkEmbedding
 from stemwise.embeddings.statistics_file import read_statistics, write_statistics
-from stemwise.embeddings.table import EMBEDDINGS, load_embedding
+from stemwise.embeddings.table import EMBEDDINGS, check_embedding, load_embedding
 
 __all__ = [
     "EMBEDDINGS",
@@ -16,6 +16,7 @@ __all__ = [
     "FrameCache",
     "NetworkEmbedding",
     "cache_folder",
+    "check_embedding",
     "load_embedding",
     "read_frames",
     "read_statistics",

@@ -29,6 +29,14 @@ class Entry:
     open: Callable[[str, str, str], NetworkEmbedding]
 
 
+def check_embedding(name: str) -> None:
+    """Raise QueryError, with the names there are, for an embedding that there is not."""
+    if name not in EMBEDDINGS:
+        close = difflib.get_close_matches(name, EMBEDDINGS, 1, 0.7)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise QueryError(f"no embedding named {name!r}{hint}; there are: {', '.join(EMBEDDINGS)}")
+
+
 def load_embedding(name: str = "cocola", model: str | Path | None = None, device: str = "auto") -> NetworkEmbedding:
     """An embedding of the table, with its own weights or those in a folder.
 
@@ -42,10 +50,7 @@ def load_embedding(name: str = "cocola", model: str | Path | None = None, device
         QueryError: an unknown name.
         ModelError: no weights, or weights that do not fit; the message says how to get them.
     """
-    if name not in EMBEDDINGS:
-        close = difflib.get_close_matches(name, EMBEDDINGS, 1, 0.7)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise QueryError(f"no embedding named {name!r}{hint}; there are: {', '.join(EMBEDDINGS)}")
+    check_embedding(name)
     entry = EMBEDDINGS[name]
     return entry.open(name, str(model or entry.source), device)
 

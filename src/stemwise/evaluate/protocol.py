@@ -84,6 +84,8 @@ class Protocol(Section):
                 raise ValueError(
                     f"the metric {name} has no meaning where the task is {self.task}; for it there are: {allowed}"
                 )
+        if self.task != "accompany" and self.given != "leave-one-out":
+            raise ValueError(f"given says what is heard where the task is accompany; the task is {self.task}")
         if self.joined and (self.task != "separate" or any(metric(name).embedding for name in self.metrics)):
             raise ValueError("chunks are joined for separation and its ratios only")
         if len(set(self.metrics)) < len(self.metrics) or len(set(self.stems)) < len(self.stems):

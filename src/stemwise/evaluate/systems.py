@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -58,8 +59,14 @@ class Entrant:
     identity: Mapping[str, Any]
 
 
-def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, device: str = "auto") -> Entrant:
-    """Find a system. Raises ModelError with what there is."""
+def entrant(
+    section: SystemSection,
+    songs: Sequence[Song],
+    protocol: Protocol,
+    device: str = "auto",
+    weights: Mapping[str, Path] = MappingProxyType({}),
+) -> Entrant:
+    """Find a system; what ranks candidates listens with the `weights` that measure. Raises ModelError with what there is."""
     from stemwise.loading import name_of
 
     name = section.system
@@ -75,7 +82,9 @@ def entrant(section: SystemSection, songs: Sequence[Song], protocol: Protocol, d
     else:
         answer, settings = _model(name, section, protocol, device)
     if section.candidates > 1:
-        answer = best_of(answer, section.candidates, energy if section.rank == "energy" else _coherence(device))
+        answer = best_of(
+            answer, section.candidates, energy if section.rank == "energy" else _coherence(device, weights)
+        )
         settings |= {"candidates": section.candidates, "rank": section.rank}
     label = section.name or name_of(Path(name))
     if "/" in label or label.startswith("."):
@@ -174,10 +183,10 @@ def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -
     return system, {"weights": model_digest(model.folder)[:16], "precision": model.precision, **spent}
 
 
-def _coherence(device: str) -> Any:
+def _coherence(device: str, weights: Mapping[str, Path]) -> Any:
     from stemwise.scores import Listening, score
 
-    how = Listening(Listening(device=device).encoder())
+    how = Listening(Listening(weights.get("cocola", "cocola"), device).encoder())
 
     def rank(question: Question, answer: Audio) -> float:
         try:

@@ -46,6 +46,8 @@ class MsgldSystem(Mono):
     sampling: LatentSampling | None = None
 
     takes: ClassVar[tuple[str, ...]] = ("phase", "guidance")
+    #: Of these, what counts for nothing but separation.
+    separating: ClassVar[tuple[str, ...]] = ("guidance",)
 
     @property
     def how(self) -> LatentSampling:
