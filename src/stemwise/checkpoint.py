@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import json
 import struct
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stemwise.errors import ModelError
+from stemwise.errors import ModelError, did_you_mean
 from stemwise.files import write_atomically
 
 FORMAT = 1
@@ -69,7 +68,7 @@ def build(kind: str, values: Mapping[str, Any], place: str = "config") -> nn.Mod
 def build_config(kind: str, values: Mapping[str, Any], place: str = "config") -> Any:
     """The configuration object of a type, from plain values as JSON or YAML hold them. Raises ModelError as `build`."""
     if kind not in TYPES:
-        raise ModelError(f"unknown model type {kind!r}; allowed: {', '.join(sorted(TYPES))}{_closest(kind, TYPES)}")
+        raise ModelError(f"unknown model type {kind!r}; allowed: {', '.join(sorted(TYPES))}{did_you_mean(kind, TYPES)}")
     module, _, name = TYPES[kind]
     cls = getattr(importlib.import_module(module), name)
     known, mistakes = _known_fields(cls, values, place)
@@ -207,7 +206,7 @@ def read_info(folder: Path | str) -> ModelInfo:
     kind = str(document.get("type"))
     if kind not in TYPES:
         allowed = ", ".join(sorted(TYPES))
-        raise ModelError(f"{file}: unknown model type {kind!r}; allowed: {allowed}{_closest(kind, TYPES)}")
+        raise ModelError(f"{file}: unknown model type {kind!r}; allowed: {allowed}{did_you_mean(kind, TYPES)}")
     try:
         return ModelInfo(
             type=document["type"],
@@ -263,7 +262,7 @@ def _known_fields(cls: type, values: Mapping[str, Any], place: str) -> tuple[dic
     mistakes: list[str] = []
     for key, value in values.items():
         if key not in allowed:
-            near = _closest(str(key), allowed)
+            near = did_you_mean(str(key), allowed)
             mistakes.append(f"{place}.{key}: unknown field{near}; allowed: {', '.join(allowed)}")
         elif (section := _section(hints[key], value)) is not None:
             known[key], inner = _known_fields(section, value, f"{place}.{key}")
@@ -297,8 +296,3 @@ def _section(hint: Any, value: Any) -> type | None:
     if not options or not isinstance(value, Mapping):
         return None
     return max(options, key=lambda cls: len({entry.name for entry in dataclasses.fields(cls)} & set(value)))
-
-
-def _closest(word: str, allowed: Any) -> str:
-    near = difflib.get_close_matches(word, list(allowed), 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

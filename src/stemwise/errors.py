@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class StemwiseError(Exception):
     """Something the user can act on; the message says what, where and the remedy."""
@@ -49,3 +52,9 @@ class Cancelled(StemwiseError):
 
 class MetricError(StemwiseError):
     """A figure cannot be computed from what was given: too few frames, or statistics of another embedding."""
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """ " (did you mean 'drums'?)" for a message about a name that is not known; nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), 1, cutoff)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from stemwise.errors import ModelError, QueryError
+from stemwise.errors import ModelError, QueryError, did_you_mean
 from stemwise.extras import needed
 from stemwise.model import Model
 
@@ -190,8 +189,7 @@ def folder_of(name: str | Path) -> Path:
     """The folder of a bundled model, or the folder itself. Raises `ModelError` with the names there are."""
     folder = BUNDLED / str(name) if str(name) in models() else Path(name)
     if not folder.is_dir():
-        close = difflib.get_close_matches(str(name), models(), 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(str(name), models())
         raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
     return folder
 

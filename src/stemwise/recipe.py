@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from stemwise.errors import ModelError, RecipeError
+from stemwise.errors import ModelError, RecipeError, did_you_mean
 
 Count = Annotated[int, Field(ge=1)]
 Chance = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -360,8 +359,7 @@ def _mistake(entry: Any, root: type[Section]) -> str:
     place = ".".join(map(str, entry["loc"])) or "the document"
     if entry["type"] == "extra_forbidden":
         allowed = _fields_at(entry["loc"][:-1], root)
-        near = difflib.get_close_matches(str(entry["loc"][-1]), allowed, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(str(entry["loc"][-1]), allowed)
         return f"{place}: unknown key{hint}; allowed: {', '.join(allowed)}"
     if entry["type"] == "missing":
         return f"{place}: missing"

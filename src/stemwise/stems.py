@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemwise.errors import QueryError
+from stemwise.errors import QueryError, did_you_mean
 
 Part = frozenset[str]
 """A set of stem names: one name is a stem, several are a sub-mix. Order comes from a `Stems`' names, never from a
@@ -159,7 +158,6 @@ def known_names(names: Sequence[str], known: Sequence[str], owner: str = "there 
     names = named(names)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(name, known)
             raise QueryError(f"no stem named {name!r}{hint}; {owner}: {', '.join(known)}")
     return tuple(dict.fromkeys(names))

@@ -170,8 +170,10 @@ def _studies(
             asked.setdefault("metrics", ["coherence"])
         document["protocol"] = asked
         if songs is not None:
-            split = {key: value for key, value in (document.get("songs") or {}).items() if key.startswith("split")}
-            document["songs"] = {"path": str(songs), **split}
+            kept = {
+                key: value for key, value in (document.get("songs") or {}).items() if key in ("split", "split_seed")
+            }
+            document["songs"] = {"path": str(songs), **kept}
         if systems:
             document["systems"] = [{"system": name} for name in systems]
             document["relations"] = []

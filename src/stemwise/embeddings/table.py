@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stemwise.embeddings.embedding import NetworkEmbedding
-from stemwise.errors import ModelError, QueryError
+from stemwise.errors import ModelError, QueryError, did_you_mean
 from stemwise.nets.stored import of_transformers
 
 
@@ -32,8 +31,7 @@ class Entry:
 def check_embedding(name: str) -> None:
     """Raise QueryError, with the names there are, for an embedding that there is not."""
     if name not in EMBEDDINGS:
-        close = difflib.get_close_matches(name, EMBEDDINGS, 1, 0.7)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, EMBEDDINGS, 0.7)
         raise QueryError(f"no embedding named {name!r}{hint}; there are: {', '.join(EMBEDDINGS)}")
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stemwise.errors import QueryError
+from stemwise.errors import QueryError, did_you_mean
 
 SEPARATE, ACCOMPANY, GENERATE = "separate", "accompany", "generate"
 LIMIT_DB = 100.0
@@ -125,8 +124,7 @@ def metric(name: str) -> Metric:
     """A metric by name. Raises QueryError with the allowed names."""
     family, colon, embedding = name.partition(":")
     if family not in METRICS or (colon and not METRICS[family].embedding):
-        close = difflib.get_close_matches(family, METRICS, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(family, METRICS)
         raise QueryError(f"no metric named {name!r}{hint}; there are: {', '.join(METRICS)}")
     found = METRICS[family]
     return replace(found, name=name, embedding=embedding or found.embedding) if found.embedding else found

@@ -8,7 +8,6 @@ describes (Wu et al. 2023).
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stemwise.errors import QueryError
+from stemwise.errors import QueryError, did_you_mean
 from stemwise.nets.stored import of_transformers
 from stemwise.nets.unet1d import Words
 
@@ -99,8 +98,7 @@ class Vocabulary(nn.Module):
         """Raises QueryError for a text that is neither known nor can be heard."""
         for text in texts:
             if text not in self.known and self.text.encoder == "words":
-                near = difflib.get_close_matches(text, self.known, 1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                hint = did_you_mean(text, self.known)
                 raise QueryError(f"the model does not know the word {text!r}{hint}; it knows {', '.join(self.known)}")
 
     def _known(self) -> tuple[Tensor, Tensor]:

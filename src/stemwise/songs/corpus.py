@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stemwise.errors import SongError
+from stemwise.errors import SongError, did_you_mean
 from stemwise.songs.layouts import scan_any
 from stemwise.songs.scanning import describe, usable, whole
 from stemwise.songs.song import Song
@@ -96,8 +95,7 @@ def _check_names(one: DataSet, songs: Sequence[Song]) -> None:
     there = sorted({name for song in songs for name in song.stems})
     missing = [name for name in one.renamed if name not in there]
     if missing:
-        near = difflib.get_close_matches(missing[0], there, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(missing[0], there)
         raise SongError(
             f"{one.path}: stems: no song has a stem named {', '.join(missing)}{hint}; there are: "
             f"{', '.join(there) or 'none'}. Correct the names, or leave them out"
