@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stemwise.coherence.cocola import Cocola
     from stemwise.note_model import NoteModel
     from stemwise.systems.roll_system import RollSystem
-    from stemwise.systems.system import System, Wishful
+    from stemwise.systems.system import System
 
 BUNDLED = Path(__file__).parent / "weights"
 
@@ -122,8 +122,7 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
 
 def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
     """The system with what was asked of it. Raises `QueryError` for what it does not take."""
-    takes: tuple[str, ...] = getattr(system, "takes", ())
-    foreign = [wish for wish in wishes if wish not in takes]
+    foreign = [wish for wish in wishes if wish not in system.takes]
     words = next((wish for wish in foreign if wish in ("stems", "negative")), None)
     if words is not None:
         raise QueryError(
@@ -131,12 +130,12 @@ def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
             "choose among them by name, or give a model that hears words (gmsdi-band, or a text-to-audio pipeline)"
         )
     if foreign:
-        allowed = f"it takes {', '.join(takes)}" if takes else "leave it away"
+        allowed = f"it takes {', '.join(system.takes)}" if system.takes else "leave it away"
         raise QueryError(f"the model {name} takes no {foreign[0]}; {allowed}")
     for wish, value in wishes.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise QueryError(f"{wish} is {value}; give a finite number")
-    return cast("Wishful", system).asked(**wishes)
+    return system.asked(**wishes)
 
 
 def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:

@@ -87,7 +87,7 @@ class Model:
     @property
     def steps_beside(self) -> int:
         """As `steps`, beside stems that are given."""
-        return int(getattr(self.system, "steps_beside", self.steps))
+        return self.system.steps_beside
 
     @property
     def precision(self) -> str:
@@ -174,8 +174,8 @@ class Model:
         spent = self.evaluations if evaluations is None else evaluations
         if spent < 1:
             raise QueryError(f"evaluations is {spent}; it must be at least 1")
-        most = getattr(self.system, "most_evaluations", spent)
-        if spent > most:
+        most = self.system.most_evaluations
+        if most is not None and spent > most:
             raise QueryError(f"evaluations is {spent}; this model has use for at most {most} a window")
 
         def split(x: Tensor) -> Split:

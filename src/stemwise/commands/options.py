@@ -132,7 +132,7 @@ def wishes(
 
 def check_making(model: Model, wished: Mapping[str, Any]) -> None:
     """Raise QueryError for a wish that counts only where the model separates."""
-    idle = [wish for wish in wished if wish in getattr(model.system, "separating", ())]
+    idle = [wish for wish in wished if wish in model.system.separating]
     if idle:
         raise QueryError(f"the model {model.name} takes {idle[0]} only when it separates; leave it away")
 

@@ -25,10 +25,9 @@ from stemwise.diffusion import (
     seeded,
 )
 from stemwise.diffusion.constraints import Constraint, Free
-from stemwise.query import Query
 from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
 from stemwise.systems.spatial import place_filter
-from stemwise.systems.system import STEPS, Context, Guide, Seam, unanswerable
+from stemwise.systems.system import Context, Guide, System
 
 QUIET = 1e-4
 GUIDANCE = 1.5
@@ -38,7 +37,7 @@ smallest steps that the network takes (of a window of 128 frames a semitone)."""
 
 
 @dataclass(frozen=True)
-class BandSystem:
+class BandSystem(System):
     """Separation in one or a few evaluations, sampling for everything else.
 
     With `precision` bfloat16 the network (not the state) is evaluated in it, about 40 dB below the estimate. `guide`
@@ -77,11 +76,6 @@ class BandSystem:
         return 2
 
     @property
-    def seam(self) -> Seam:
-        """A third of the window."""
-        return Seam(self.window // 3)
-
-    @property
     def evaluations(self) -> int:
         """One is enough for the posterior mean."""
         return 1
@@ -90,20 +84,6 @@ class BandSystem:
     def most_evaluations(self) -> int:
         """One for each view."""
         return len(VIEWS)
-
-    @property
-    def steps(self) -> int:
-        """As those whose configuration does not say."""
-        return STEPS
-
-    @property
-    def sums(self) -> bool:
-        """Always."""
-        return True
-
-    def answers(self, query: Query) -> str | None:
-        """None, or why this system cannot answer."""
-        return unanswerable(query, self.names, "the band model")
 
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:

@@ -9,21 +9,19 @@ comes closest; an exact constraint on noisy states (Dirac) does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stemwise.diffusion import Denoiser, Free, dpmpp_2m, exponential, last, sample, seeded
 from stemwise.errors import QueryError
-from stemwise.query import Query
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources
-from stemwise.systems.system import STEPS, Context, Seam, unanswerable
+from stemwise.systems.system import Context, Seam, System
 from stemwise.systems.text_to_audio import TextToAudio
 
 Gap = Callable[[Tensor], Tensor]
@@ -31,7 +29,7 @@ Gap = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class LatentGmsdi:
+class LatentGmsdi(System):
     """A text-to-audio model, asked for `sources`; `gamma` 0 couples fully, large values not at all.
 
     `candidates` are drawn for every window that is separated. Latents come from the most likely encoding.
@@ -103,30 +101,12 @@ class LatentGmsdi:
         """Steps of a separation, each one evaluation of all sources of all candidates."""
         return 50
 
-    @property
-    def steps(self) -> int:
-        """As those whose configuration does not say."""
-        return STEPS
-
-    @property
-    def sums(self) -> bool:
-        """Always: what the sources lack of the mixture is shared out."""
-        return True
-
-    def answers(self, query: Query) -> str | None:
-        """None, or why this system cannot answer."""
-        return unanswerable(query, self.names, "this model")
-
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, channel, time) that sum to mixtures (B, channel, time), and what the candidates lacked."""
         pairs = [self._closest(one[None], max(1, evaluations)) for one in wave]
         stems, lacking = (torch.cat(parts) for parts in zip(*pairs))
         return stems + lacking[:, None] / len(self.names), lacking
-
-    def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """As they are."""
-        return stems
 
     def _closest(self, wave: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """The candidate (1, stem, channel, time) for one mixture whose sum is nearest, and what it lacks."""

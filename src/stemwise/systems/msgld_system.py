@@ -46,7 +46,6 @@ class MsgldSystem(Mono):
     sampling: LatentSampling | None = None
 
     takes: ClassVar[tuple[str, ...]] = ("phase", "guidance")
-    #: Of these, what counts for nothing but separation.
     separating: ClassVar[tuple[str, ...]] = ("guidance",)
 
     @property

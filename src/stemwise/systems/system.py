@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stemwise.diffusion import Denoiser
 from stemwise.errors import ModelError, QueryError
 from stemwise.query import Query
 
 STEPS = 24
-"""Sampling steps of new content where a model's configuration does not say."""
+"""Sampling steps of new content where a model does not say."""
 
 
 FADE_SECONDS = 0.03
@@ -52,87 +53,98 @@ class Seam:
         return cls(overlap, min(overlap, round(FADE_SECONDS * rate)))
 
 
-class System(Protocol):
-    """Separates and makes stems, one window at a time."""
+class System(ABC):
+    """Separates and makes stems, one window at a time. What most systems have in common is theirs unless they say otherwise."""
+
+    prior: Any
+    """Its weights, an `nn.Module`."""
+    precision: torch.dtype
+    """What the network is evaluated in."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """The wishes that `asked` hears."""
+    separating: ClassVar[tuple[str, ...]] = ()
+    """Of these, what counts for nothing but separation."""
 
     @property
-    def prior(self) -> nn.Module:
-        """Its weights."""
-        ...
-
-    @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The stems it knows, in order."""
-        ...
 
     @property
+    @abstractmethod
     def rate(self) -> int:
-        """In hertz."""
-        ...
+        """Sample rate in hertz."""
 
     @property
+    @abstractmethod
     def window(self) -> int:
-        """In samples."""
-        ...
+        """Length of a window in samples."""
 
     @property
+    @abstractmethod
     def channels(self) -> int:
         """Of a window: 1, or 2 for left and right."""
-        ...
-
-    @property
-    def precision(self) -> torch.dtype:
-        """What the network is evaluated in."""
-        ...
 
     @property
     def seam(self) -> Seam:
-        """How its windows continue each other."""
-        ...
+        """How its windows continue each other: a third of one is repeated, sample by sample."""
+        return Seam(self.window // 3)
 
     @property
+    @abstractmethod
     def evaluations(self) -> int:
         """Network evaluations a window that separation takes unless told otherwise."""
-        ...
+
+    @property
+    def most_evaluations(self) -> int | None:
+        """More than so many a window it has no use for; None: it has use for any number."""
+        return None
 
     @property
     def steps(self) -> int:
         """Sampling steps a window of new content that are taken unless told otherwise."""
-        ...
+        return STEPS
+
+    @property
+    def steps_beside(self) -> int:
+        """As `steps`, beside stems that are given."""
+        return self.steps
 
     @property
     def sums(self) -> bool:
         """Whether what it separates sums to what it heard."""
-        ...
+        return True
+
+    def asked(self, *_: Any, **wishes: Any) -> System:
+        """With wishes, by name, each one that it `takes`. Raises QueryError for values that mean nothing."""
+        raise NotImplementedError
 
     def answers(self, query: Query) -> str | None:
         """None, or why this system cannot answer."""
-        ...
+        return unanswerable(query, self.names, "this model")
 
+    @abstractmethod
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, channel, time) of mixtures (B, channel, time), and what they lacked of these before they were
         made to sum to them; still lack, where `sums` is False.
         """
-        ...
 
     def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """Estimates (stem * channel, n) of a whole song, windows cross-faded, block by block -> what the system makes of them
-        when it hears them all, of the same length and sum.
+        when it hears them all, of the same length and sum: most leave them as they are.
         """
-        ...
+        return stems
 
+    @abstractmethod
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:
         """New content (len(wanted), channel, time) for the wanted stems, given the context."""
-        ...
 
 
-class Mono:
-    """What systems share whose prior's configuration says stems, rate and window, and whose stems always sum to what they hear.
+class Mono(System):
+    """What systems share whose prior's configuration says stems, rate and window.
 
     The channels of a wider signal are separated one by one, from the same noise.
     """
-
-    prior: Any
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,45 +166,12 @@ class Mono:
         """One."""
         return 1
 
-    @property
-    def seam(self) -> Seam:
-        """A third of the window, repeated sample by sample."""
-        return Seam(self.window // 3)
-
-    @property
-    def steps(self) -> int:
-        """Its configuration does not say."""
-        return STEPS
-
-    @property
-    def sums(self) -> bool:
-        """Always."""
-        return True
-
-    def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """As they are."""
-        return stems
-
-    def answers(self, query: Query) -> str | None:
-        """None, or why this system cannot answer."""
-        return unanswerable(query, self.names, "this model")
-
 
 Phase = Literal["mixture", "vocoder"]
 """How a latent model gives a separated stem its wave: by masking the mixture's spectrogram, or by its vocoder."""
 
 Guide = Callable[[Denoiser, Context, Callable[[Tensor], Tensor]], Denoiser]
 """Soft evidence of a user's own: (denoiser, context, from a clean state to waves (batch, stem, channel, time)) -> denoiser."""
-
-
-class Wishful(System, Protocol):
-    """A system that can be asked to be another way than its configuration says, see `loading.load`."""
-
-    takes: ClassVar[tuple[str, ...]]
-
-    def asked(self, **wishes: Any) -> System:
-        """With wishes, each one that it takes. Raises QueryError for values that mean nothing."""
-        ...
 
 
 def phase_of(name: str) -> Phase:
