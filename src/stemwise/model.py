@@ -286,6 +286,8 @@ class Model:
             new = (old * gain)[keep]
             mixture = torch.where(where > 0, new.sum(0), mix) if span is not None else new.sum(0)
             return Audio(tuple(known[i] for i in keep), new[None], stems.rate, mixture[None])
+        if steps is None and len(chosen) < len(known):
+            steps = self.steps_beside
         return self._replaced(stems, chosen, where, self._run(seed, steps, progress))
 
     def _replaced(self, stems: Audio, chosen: tuple[str, ...], where: Tensor, run: Run) -> Audio:

@@ -57,6 +57,13 @@ def test_spacings_are_those_of_their_names(n: int) -> None:
         assert bool((spacing(n, 100).diff() < 0).all())
 
 
+def test_a_single_step_begins_in_noise() -> None:
+    """The first leading one is nearly clean: sampled from there, noise would be given back."""
+    for spacing in ("leading", "trailing"):
+        assert schedules.spaced_timesteps(spacing, 1, 1000).tolist() == [999]
+    assert schedules.spaced_timesteps("leading", 2, 1000).tolist() == schedules.ddim_timesteps(2, 1000).tolist()
+
+
 @pytest.mark.parametrize("n", [1, 5, 10, 20, 50, 150, 200, 500])
 def test_ddim_steps_are_the_published_ones(n: int) -> None:
     """Leading spacing from step 1, also at 150, which does not divide 1000: its first step is 895."""

@@ -21,6 +21,8 @@ from stemwise.systems.sources import Sources, described
 from stemwise.systems.system import Context
 from tiny_gmsdi import CONFIG, NET, WORDS, prior
 
+WORD_NAMES = tuple(name for name, _ in described(WORDS, WORDS))
+
 
 def told(words: Sequence[str]) -> torch.Tensor:
     return torch.tensor([[word in words for word in WORDS]])
@@ -160,6 +162,30 @@ def test_a_guide_bends_the_sources() -> None:
         )
         near = [float(torch.nn.functional.cosine_similarity(made, heard, dim=0)) for made in (plain, guided)]
         assert near[1] > near[0] + 0.3
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0])
+@pytest.mark.parametrize("steps", [6, 24, 100])
+def test_sources_beside_known_ones_do_not_run_away(monkeypatch: pytest.MonkeyPatch, steps: int, gamma: float) -> None:
+    """Of four sources that are noise of a standard deviation of 0.2, none is much louder, however tight the coupling."""
+
+    def ideal(x: torch.Tensor, sigma: torch.Tensor, /) -> torch.Tensor:
+        return x * 0.04 / (0.04 + torch.as_tensor(sigma).reshape(-1, *[1] * (x.ndim - 1)) ** 2)
+
+    monkeypatch.setattr(Gmsdi, "prompted", lambda *_: ideal)
+    heard = 0.2 * torch.randn(1, 1024, generator=torch.Generator().manual_seed(0))
+    made = system(gamma=gamma).sample(WORD_NAMES[:3], Context({WORD_NAMES[3]: heard}, {}, 1.0), seed=1, steps=steps)
+    assert float(made.std()) < 0.4
+
+
+def test_stems_of_silence_are_silent() -> None:
+    wave = 0.1 * torch.randn(2, 1, 1024)
+    wave[0, :, :700] = 0
+    wave[1] = 0
+    for extracted in ((), WORD_NAMES):
+        stems, _ = system(extracted=extracted).separate(wave, 2)
+        assert not stems[0, :, :, :500].any() and not stems[1].any() and stems[0].any()
+        torch.testing.assert_close(stems.sum(1), wave, atol=1e-6, rtol=0)
 
 
 def test_known_spans_are_kept() -> None:

@@ -314,6 +314,9 @@ def test_stems_beside_others_have_steps_and_churn_of_their_own(tmp_path: Path) -
     assert len(calls) == 3
     model.accompany({"drums": np.zeros((1, 800), np.float32)}, ["bass"], rate=RATE)
     assert len(calls) == 3 + 5
+    song = Audio.of({"bass": 0.1 * torch.randn(1, 800), "drums": torch.zeros(1, 800)}, RATE)
+    model.edit(song, replace=["bass"])
+    assert len(calls) == 3 + 5 + 5
     stored = json.loads((folder / "config.json").read_text())
     del stored["config"]["accompaniment"], stored["config"]["generation"]["steps"]
     (folder / "config.json").write_text(json.dumps(stored))

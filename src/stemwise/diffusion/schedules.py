@@ -110,12 +110,14 @@ def trailing_timesteps(n: int, steps: int) -> Tensor:
 
 
 Spacing = Literal["leading", "trailing"]
-"""Which steps of a discrete schedule few evaluations take: leading ones as published, trailing ones from the noisiest on."""
+"""Which steps of a discrete schedule few evaluations take: leading ones as published, trailing ones from the noisiest on.
+
+A single one is the noisiest either way: the leading one is nearly clean, and would give the starting noise back."""
 
 
 def spaced_timesteps(spacing: Spacing, n: int, steps: int) -> Tensor:
     """`ddim_timesteps` or `trailing_timesteps`: at most as many as there are."""
-    return ddim_timesteps(n, steps) if spacing == "leading" else trailing_timesteps(min(n, steps), steps)
+    return ddim_timesteps(n, steps) if spacing == "leading" and n > 1 else trailing_timesteps(min(n, steps), steps)
 
 
 def _then_zero(sigmas: Tensor) -> Tensor:

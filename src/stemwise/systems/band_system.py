@@ -27,7 +27,7 @@ from stemwise.diffusion import (
 from stemwise.diffusion.constraints import Constraint, Free
 from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
 from stemwise.systems.spatial import place_filter
-from stemwise.systems.system import Context, Guide, System
+from stemwise.systems.system import Context, Guide, Seam, System
 
 QUIET = 1e-4
 GUIDANCE = 1.5
@@ -74,6 +74,11 @@ class BandSystem(System):
     def channels(self) -> int:
         """Left and right."""
         return 2
+
+    @property
+    def seam(self) -> Seam:
+        """A third of the window in whole frames. It fades: the last frame that is known overlaps one that is made."""
+        return Seam.about(self.window, self.rate, self.prior.config.bins)
 
     @property
     def evaluations(self) -> int:

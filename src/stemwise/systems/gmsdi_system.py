@@ -1,8 +1,9 @@
 """GMSDI as a system: sources and their mixture sampled together, and prompted separation.
 
 The equations are the poster's (eq. 2); schedules of gamma, weights of guidance and negative words were never published.
-Here gamma is in proportion to sigma, as in MSDM's likelihood, and the coupling is integrated exactly, so that no factor is
-too tight; negatives are the words of the other sources.
+Here gamma is in proportion to sigma, as in MSDM's likelihood; where nothing is known the coupling is integrated exactly, so that
+no factor is too tight, and beside what is known it is no tighter than the steps can follow; negatives are the words of the other
+sources.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stemwise.diffusion import (
     Denoiser,
@@ -22,7 +24,6 @@ from stemwise.diffusion import (
     Step,
     common,
     couple,
-    dpmpp_2m,
     euler,
     exact,
     karras,
@@ -39,6 +40,9 @@ from stemwise.systems.msdm import LikelihoodName, Separation, likelihood_named
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources, described
 from stemwise.systems.system import Context, Guide, Mono
+
+SILENCE = 1e-5
+"""Sample value up to which a mixture is silent."""
 
 Schedule = Callable[[float], float]
 """A noise level sigma -> gamma over sigma there."""
@@ -129,6 +133,7 @@ class GmsdiSystem(Mono):
         )
         for name in self.extracted:
             x[:, self.names.index(name)] = self._extractor(mix, name, evaluations)
+        x = x * _sounding(mix, self.rate)[:, None]
         lacking = mix - x.sum(1)
         return (x + lacking[:, None] / len(self.names))[:, :, None], lacking[:, None]
 
@@ -179,9 +184,8 @@ class GmsdiSystem(Mono):
             if given:
                 values[0, free], mask[0, free] = torch.stack(given).sum(0), True
             part = tuple(slot for slot in range(shape[1]) if slot != sources)
-            denoiser = self._coupled(_beside(prior, free), part, sources, self._least(len(part), steps))
-            step = dpmpp_2m if self.guide is None else euler  # a multistep rule extrapolates the force of a guide, too
-            x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=step)).x
+            denoiser = self._coupled(_beside(prior, free), part, sources, _least(len(part), sigmas))
+            x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=euler)).x
         return x[0, [order.index(name) for name in wanted], None]
 
     def _pull(self, part: tuple[int, ...], mixture: int, sigma: Tensor, least: float = 0.0) -> SlotCoupling:
@@ -203,11 +207,22 @@ class GmsdiSystem(Mono):
     def _coupled(self, denoiser: Denoiser, part: tuple[int, ...], mixture: int, least: float) -> Denoiser:
         return lambda x, sigma: couple(denoiser, self._pull(part, mixture, torch.as_tensor(sigma), least))(x, sigma)
 
-    def _least(self, part: int, steps: int) -> float:
-        """The smallest gamma over sigma that steps of this size can follow: (1 - sigma'/sigma) rate < 1."""
-        how = self.prior.config.generation
-        ratio = 1 - (how.sigma_min / how.sigma_max) ** (1 / max(1, steps))
-        return float((ratio * (part + 1)) ** 0.5)
+
+def _least(part: int, sigmas: Tensor) -> float:
+    """The smallest gamma over sigma that Euler's steps down these levels follow: (1 - sigma'/sigma) (part + 1) / gamma^2 <= 1.
+
+    The last step, to 0, is left out: it starts where the coupling holds already. A multistep rule follows none of these: it
+    extrapolates the coupling, too, and diverges.
+    """
+    levels = sigmas[:-1]
+    longest = 1 - float((levels[1:] / levels[:-1]).min()) if len(levels) > 1 else 1.0
+    return float((longest * (part + 1)) ** 0.5)
+
+
+def _sounding(mix: Tensor, rate: int) -> Tensor:
+    """1 where a mixture (B, time) sounds within 25 ms, else 0: stems of silence are silent, whatever the network says of it."""
+    reach = rate // 40
+    return (F.max_pool1d(mix.abs()[:, None], 2 * reach + 1, 1, reach)[:, 0] > SILENCE).to(mix)
 
 
 def _beside(denoiser: Denoiser, free: int) -> Denoiser:

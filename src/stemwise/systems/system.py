@@ -21,7 +21,7 @@ STEPS = 24
 
 
 FADE_SECONDS = 0.03
-"""In which the wave of a latent model's window takes over from the one before."""
+"""In which the wave of a window takes over from the one before, where that is not repeated exactly."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Seam:
 
     @classmethod
     def about(cls, window: int, rate: int, stride: int = 1) -> Seam:
-        """Of a latent model, which repeats a wave only about: a third of the window in whole latents of `stride` samples."""
+        """Of a model that repeats a wave only about: a third of the window in whole latents or frames of `stride` samples."""
         overlap = max(1, window // 3 // stride) * stride
         return cls(overlap, min(overlap, round(FADE_SECONDS * rate)))
 
