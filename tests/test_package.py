@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import stemwise
+from stemwise.extras import EXTRAS, extra_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,6 +68,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+def test_the_extras_are_those_of_the_project() -> None:
+    """What `doctor` looks for and what a missing package is answered with."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = project["optional-dependencies"]
+    packages = {extra: {re.split(r"[\[<>=]", one)[0] for one in asked[extra]} - {"stemwise"} for extra in EXTRAS}
+    packages["train"] |= packages["midi"]  # train asks for stemwise[midi]
+    assert {extra: set(names) for extra, names in EXTRAS.items()} == packages
+    assert set(EXTRAS) | {"dev", "all"} == set(asked)
+    assert (extra_of("symusic.types"), extra_of("matplotlib"), extra_of("nothing")) == ("midi", "eval", None)
+
+
 def test_wheel_and_sdist_hold_what_they_should(built: Path) -> None:
     wheel = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     for needed in (

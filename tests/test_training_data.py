@@ -140,7 +140,7 @@ def test_kept_latents_are_those_of_the_models_floor(tmp_path: Path) -> None:
         folders.append(stream.folder)
     assert folders[0] == folders[2] != folders[1]
     loud, quiet = (load_file(next(folder.iterdir()))["latents"] for folder in folders[:2])
-    assert loud.shape != quiet.shape or not torch.equal(loud, quiet)
+    assert loud.shape == quiet.shape and not torch.equal(loud, quiet)
 
 
 def test_a_training_on_shards_is_the_training_on_the_folder(tmp_path: Path) -> None:

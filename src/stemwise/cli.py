@@ -1,7 +1,7 @@
 """The command line: `stemwise VERB ...`. Verbs live in `stemwise.commands`; what they need is imported when they run.
 
 Exit codes: 0 all done; 1 some inputs failed; 2 a wrong option or a contradictory request; 3 nothing could be done
-because of the model or the installation; 130 cancelled.
+because of the model or the installation; 130 cancelled; 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ from stemwise.commands import (
     songs,
     training,
 )
+from stemwise.extras import extra_of
 
-#: Package that is missing -> the extra that brings it.
-EXTRAS = {"lightning": "train", "tensorboard": "train", "symusic": "midi", "scipy": "eval", "av": "av",
-          "librosa": "eval", "matplotlib": "eval", "torchmetrics": "eval", "platformdirs": "eval"}  # fmt: skip
 _UNAVAILABLE = (errors.ModelError,)
 _USAGE = (errors.QueryError, errors.RecipeError)
 
@@ -62,7 +60,7 @@ class Program(TyperGroup):
             said = "Check the path, the access rights and the space on the disk."
             raise _exit(1, f"{place}{error.strerror or error}. {said}") from error
         except ModuleNotFoundError as error:
-            extra = EXTRAS.get((error.name or "").split(".")[0])
+            extra = extra_of(error.name or "")
             if extra is None:
                 raise
             raise _exit(3, f"this needs {error.name}; install it with: pip install 'stemwise[{extra}]'") from error

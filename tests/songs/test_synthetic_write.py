@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +85,6 @@ def test_midi_matches_the_notes(tmp_path: Path) -> None:
         got = sorted(float(n.time) for t in score.tracks if t.name == stem for n in t.notes)
         assert len(got) == len(want)
         assert np.abs(np.array(got) - np.array(want)).max() < 0.01
-
-
-def test_command_line_entry(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stemwise.songs.synthetic", str(tmp_path), "--seeds", "5:7", "--fonts", "builtin",
-               "--seconds", "2", "--rate", "8000"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert len(done.stdout.splitlines()) == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["song-000005", "song-000006"]
 
 
 def test_one_composition_in_several_keys(tmp_path: Path) -> None:

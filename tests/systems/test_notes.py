@@ -92,17 +92,15 @@ def test_labels_that_are_drawn_come_as_often_as_the_model_says() -> None:
     assert np.abs(found - chances.numpy()).max() < 4 * np.sqrt(0.25 / 150)
 
 
-@pytest.mark.parametrize("net", ("attention", "lstm"))
-def test_padding_is_not_heard(net: str) -> None:
-    model = tiny_assigner(net)
+def test_padding_is_not_heard() -> None:
+    model = tiny_assigner()
     stream = NoteWindows(NoteSets.of([("composer:70:72", None, None)], print), 64, 0)
     row = stream[0][:40][None]
     padded = torch.cat([row, torch.zeros(1, 24, row.shape[-1])], dim=1)
     with torch.no_grad():
         one, other = (model.validate(batch, torch.Generator()) for batch in (row, padded))
-    if net == "attention":  # an LSTM hears how far the end is
-        assert torch.allclose(one["loss"], other["loss"], atol=1e-5)
-    assert one["accuracy"] == other["accuracy"] or net == "lstm"
+    assert torch.allclose(one["loss"], other["loss"], atol=1e-5)
+    assert one["accuracy"] == other["accuracy"]
 
 
 def test_where_a_song_begins_does_not_matter() -> None:

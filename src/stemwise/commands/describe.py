@@ -14,14 +14,13 @@ import typer
 from stemwise import __version__
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
+from stemwise.extras import EXTRAS
 
 if TYPE_CHECKING:
     from stemwise.checkpoint import ModelInfo
 
 _SYMBOLIC = ("notes", "rolls", "mixture2music")
 _PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "typer", "rich", "pydantic")
-_EXTRAS = {"train": ("lightning", "tensorboard"), "midi": ("symusic",), "eval": ("scipy", "torchmetrics"),
-           "latents": ("diffusers", "transformers"), "av": ("av",)}  # fmt: skip
 
 
 def info(
@@ -120,7 +119,7 @@ def doctor(as_json: o.Json = False) -> None:
         "disk_free_gb": round(disk.free / 1e9, 1),
         "models": models(),
         "fonts": {use: _fonts(use) for use in ("train", "validation", "test")},
-        "extras": {extra: all(_version(name) for name in names) for extra, names in _EXTRAS.items()},
+        "extras": {extra: all(_version(name) for name in names) for extra, names in EXTRAS.items()},
     }
     facts["try"] = f"stemwise separate YOUR_SONG -d {device}" + (" --evaluations 2" if device == "cuda" else "")
     voice = Voice(as_json=as_json)

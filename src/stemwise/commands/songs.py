@@ -56,7 +56,6 @@ def make(
     voice = Voice(quiet)
 
     def note(line: str) -> None:
-        voice.detail(line)
         if log is not None:
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"- {time.strftime('%Y-%m-%d %H:%M')} {line}\n")
