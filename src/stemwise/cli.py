@@ -7,6 +7,7 @@ because of the model or the installation; 130 cancelled; 143 ended by SIGTERM.
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from types import FrameType
@@ -120,6 +121,8 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The `stemwise` program. SIGTERM unwinds as Ctrl-C does, so that nothing partial is left."""
     signal.signal(signal.SIGTERM, _terminated)
+    if sys.stderr is None:  # a daemon may have closed it
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     app()

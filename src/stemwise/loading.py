@@ -185,8 +185,8 @@ def load_rolls(name: str | Path = "rolls", device: str = "auto") -> RollSystem:
 
 
 def folder_of(name: str | Path) -> Path:
-    """The folder of a bundled model, or the folder itself. Raises `ModelError` with the names there are."""
-    folder = BUNDLED / str(name) if str(name) in models() else Path(name)
+    """The folder of a bundled model (a name, not a Path), or the folder itself. Raises `ModelError` with the names there are."""
+    folder = BUNDLED / name if isinstance(name, str) and name in models() else Path(name)
     if not folder.is_dir():
         hint = did_you_mean(str(name), models())
         raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")

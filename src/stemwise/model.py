@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import torch
 from torch import Tensor
 
 from stemwise.audio_io import FLOAT_WAV, Encoding, StemWriter, open_audio, resampled_frames
-from stemwise.errors import Cancelled, QueryError
+from stemwise.errors import QueryError
 from stemwise.longform import (
     ArraySource,
-    Progress,
     ProgressCallback,
     Report,
     Split,
@@ -24,8 +24,9 @@ from stemwise.longform import (
     continue_windows,
     separate_to_files,
     separate_whole,
+    tell,
 )
-from stemwise.query import Query
+from stemwise.query import Query, whole_seed
 from stemwise.signals import Signal, channels_at, cut, plain, read_signal, stereo_back, together
 from stemwise.stems import Audio, Part, known_names, named
 from stemwise.systems.system import Context, System
@@ -155,7 +156,9 @@ class Model:
         overlap: float = OVERLAP,
         progress: ProgressCallback | None = None,
     ) -> Report:
-        """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete."""
+        """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete, and replace
+        those of the same names that are there.
+        """
         window, windowing = self._window(evaluations), self._windowing(overlap)
         with open_audio(path) as source:
             for stem in self.stems:
@@ -374,7 +377,7 @@ class Model:
         return torch.cat(done, dim=-1)
 
     def _run(self, seed: int, steps: int | None, progress: ProgressCallback | None) -> Run:
-        return Run(seed, self.steps if steps is None else steps, progress)
+        return Run(whole_seed(seed), self.steps if steps is None else steps, progress)
 
     def _ask(self, heard: Mapping[Part, Audio | Path], wanted: Sequence[str]) -> None:
         """Put the question to the system. Raises `QueryError` with the reason why it cannot answer."""
@@ -415,6 +418,7 @@ class Run:
     seed: int
     steps: int
     progress: ProgressCallback | None
+    started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -422,7 +426,4 @@ class Run:
 
     def tell(self, done: float, total: float) -> None:
         """Report seconds of audio done; raises `Cancelled` when told to stop."""
-        if self.progress is not None:
-            event = Progress(done, total, math.nan, min(1.0, done / total), "")
-            if self.progress(event) is False:
-                raise Cancelled("cancelled; nothing was written")
+        tell(self.progress, done, total, self.started)

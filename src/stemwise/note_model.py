@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stemwise.errors import Cancelled, QueryError
-from stemwise.longform import Progress, ProgressCallback
-from stemwise.stems import known_names
+from stemwise.errors import QueryError
+from stemwise.longform import ProgressCallback, tell
+from stemwise.query import whole_seed
+from stemwise.stems import index, known_names
 from stemwise.symbolic.instruments import BAND, Instrument
 from stemwise.symbolic.midi import Music, assembled, multiset, notes_of, read_midi, written
 from stemwise.symbolic.notes import Notes
@@ -58,9 +59,9 @@ class NoteParts:
         return tuple(one.name for one in self.instruments if len(self[one.name]))
 
     def __getitem__(self, name: str) -> Notes:
-        """The notes of an instrument (dtype `stemwise.symbolic.NOTE`: ticks), sorted."""
-        index = [one.name for one in self.instruments].index(name)
-        return self.music.notes[(self.labels == index) | self.doubled[:, index]]
+        """The notes of an instrument (dtype `stemwise.symbolic.NOTE`: ticks), sorted. Raises QueryError for an unknown one."""
+        place = index(name, tuple(one.name for one in self.instruments))
+        return self.music.notes[(self.labels == place) | self.doubled[:, place]]
 
     @cached_property
     def score(self) -> Any:
@@ -151,13 +152,13 @@ class NoteModel:
         allowed = np.isin(names, wanted)
         windows = max(1, -(-len(music.notes) * 2 // self.assigner.window))
         spent = max(1, min(STEPS, _MOST // windows)) if steps is None else steps
-        if spent < 1 or temperature <= 0:
+        if spent < 1 or not temperature > 0:
             raise QueryError(f"steps is {spent} and temperature {temperature}; both must be positive")
         answer = assign(
             self.assigner,
             Question(music.notes, music.tpq, music.metres, given, allowed, told=bool(present)),
             steps=spent,
-            generator=None if seed is None else torch.Generator().manual_seed(seed % 2**63),
+            generator=None if seed is None else torch.Generator().manual_seed(whole_seed(seed) % 2**63),
             temperature=temperature,
             progress=_teller(music, progress),
         )
@@ -205,10 +206,5 @@ def _locked(music: Music, place: int | str | Path) -> NDArray[np.bool_]:
 
 
 def _teller(music: Music, progress: ProgressCallback | None) -> Callable[[float], None]:
-    total = float(music.seconds(music.notes["onset"][-1]))
-
-    def tell(share: float) -> None:
-        if progress is not None and progress(Progress(share * total, total, math.nan, share, "")) is False:
-            raise Cancelled("cancelled; nothing was written")
-
-    return tell
+    total, started = max(float(music.seconds(music.notes["onset"][-1])), 1e-3), time.monotonic()
+    return lambda share: tell(progress, share * total, total, started)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stemwise.errors import QueryError
 from stemwise.stems import Audio, Part
@@ -47,3 +49,11 @@ class Query:
         if not heard:
             return "generate"
         return "accompany" if not (heard & self.wanted) else "separate"
+
+
+def whole_seed(seed: Any) -> int:
+    """A seed of any kind of whole number, NumPy's too, as one of Python's. Raises QueryError for anything else."""
+    try:
+        return operator.index(seed)
+    except TypeError as error:
+        raise QueryError(f"the seed is {seed!r}; give a whole number") from error

@@ -11,6 +11,7 @@ from torch import Tensor
 from stemwise.errors import QueryError
 from stemwise.longform import ArraySource, ProgressCallback, Split, Windowing, continue_windows, separate_whole
 from stemwise.model import Model, Run
+from stemwise.query import whole_seed
 from stemwise.signals import Signal, channels_at, cut, read_signal, stereo_back
 from stemwise.stems import Audio, known_names
 from stemwise.systems.componet_prompts import task
@@ -47,7 +48,7 @@ def recompose(
         raise QueryError("nothing is wanted; name at least one stem")
     if bool(before) != (source is not None) or (source is None) != (seconds is not None):
         raise QueryError("give a source and the stems that are heard in it, or neither and seconds, to generate")
-    seeds = tuple(seed) if isinstance(seed, Sequence) else (seed,)
+    seeds = tuple(map(whole_seed, seed)) if isinstance(seed, Sequence | np.ndarray) else (whole_seed(seed),)
     if not seeds:
         raise QueryError("no seed is given; give one for each candidate")
     separating = task(frozenset(before), frozenset(after)) == "separate"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemwise.audio_io import read_audio, resample
+from stemwise.audio_io import LOUDEST, read_audio, resample
 from stemwise.errors import QueryError
 from stemwise.stems import Audio
 
@@ -21,7 +21,8 @@ Signal = str | Path | np.ndarray | Tensor | Audio
 def read_signal(source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
     """(channels, frames) float32 and its rate; `rate` is asked for only where the source has none of its own.
 
-    Raises `QueryError` for an array without a positive rate, of a wrong shape, or with NaN, and for stems as `plain` does;
+    Raises `QueryError` for an array without a positive rate, of a wrong shape, of whole numbers, or with NaN, and for stems as
+    `plain` does;
     `AudioFileError` for a bad file.
     """
     if isinstance(source, str | Path):
@@ -31,6 +32,14 @@ def read_signal(source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
         return stems.mix()[0].numpy(), stems.rate
     if rate is None:
         raise QueryError("an array has no rate of its own; give rate= in hertz")
+    if not (
+        source.is_floating_point()
+        if isinstance(source, Tensor)
+        else np.issubdtype(np.asarray(source).dtype, np.floating)
+    ):
+        raise QueryError(
+            f"the samples are {source.dtype}; give floats from -1 to 1, such as x / 32768 of 16-bit samples"
+        )
     array = np.ascontiguousarray(_single(source) if isinstance(source, Tensor) else source, np.float32)
     return _sound(array[None] if array.ndim == 1 else array), _hertz(rate)
 
@@ -59,8 +68,8 @@ def _single(signal: Tensor) -> Tensor:
 def _sound(signal: np.ndarray) -> np.ndarray:
     if signal.ndim != 2 or not 1 <= signal.shape[0] <= 8 or signal.shape[1] == 0:
         raise QueryError(f"a signal is (channels, time) with 1 to 8 channels, got the shape {signal.shape}")
-    if not np.isfinite(signal).all():
-        raise QueryError("the signal holds NaN or infinite samples; replace them first")
+    if not (np.abs(signal) <= LOUDEST).all():
+        raise QueryError(f"the signal holds NaN or infinite samples, or some beyond {LOUDEST:g}; replace them first")
     return signal
 
 

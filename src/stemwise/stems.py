@@ -37,12 +37,20 @@ class Audio:
                 f"stems {', '.join(self.names)} need data of shape (batch, {len(self.names)}, channel, time); "
                 f"got {tuple(self.data.shape)}"
             )
+        shape = (*self.data.shape[:1], *self.data.shape[2:])
+        if self.mixture is not None and tuple(self.mixture.shape) != shape:
+            raise QueryError(f"the mixture of these stems must have the shape {shape}; got {tuple(self.mixture.shape)}")
 
     @classmethod
-    def of(cls, stems: Mapping[str, Tensor], rate: int) -> Audio:
-        """Stems from a mapping of name to (channel, time) or (batch, channel, time), all of one shape."""
-        data = torch.stack([x if x.dim() == 3 else x[None] for x in stems.values()], dim=1)
-        return cls(tuple(stems), data, rate)
+    def of(cls, stems: Mapping[str, Tensor | np.ndarray], rate: int) -> Audio:
+        """Stems from a mapping of name to (channel, time) or (batch, channel, time), all of one shape. Raises `QueryError`."""
+        signals = {name: torch.as_tensor(signal) for name, signal in stems.items()}
+        if len({signal.shape for signal in signals.values()}) != 1 or next(iter(signals.values())).dim() not in (2, 3):
+            said = ", ".join(f"{name} {tuple(signal.shape)}" for name, signal in signals.items())
+            raise QueryError(
+                f"stems must be (channel, time) or (batch, channel, time), all of one shape; got {said or 'none'}"
+            )
+        return cls(tuple(signals), torch.stack([x if x.dim() == 3 else x[None] for x in signals.values()], dim=1), rate)
 
     def __getitem__(self, part: str | Iterable[str]) -> Tensor:
         return self.data[:, indices(part, self.names)].sum(1)
@@ -64,8 +72,8 @@ class Audio:
         return self.frames / self.rate
 
     def mix(self) -> Tensor:
-        """The sum of all stems (batch, channel, time)."""
-        return self.data.sum(1) if self.mixture is None else self.mixture
+        """The sum of all stems (batch, channel, time), a tensor of its own."""
+        return self.data.sum(1) if self.mixture is None else self.mixture.clone()
 
     def select(self, names: str | Iterable[str]) -> Audio:
         """The named stems alone, in the order asked for."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from stemwise.audio_io.folders import LITTER, Existing, output_folder, refuse_existing
 from stemwise.audio_io.reading import (
     AUDIO_SUFFIXES,
+    LOUDEST,
     MAX_CHANNELS,
     MAX_RATE,
     MIN_RATE,
@@ -26,6 +27,7 @@ __all__ = [
     "AUDIO_SUFFIXES",
     "FLOAT_WAV",
     "LITTER",
+    "LOUDEST",
     "MAX_CHANNELS",
     "MAX_RATE",
     "MIN_RATE",

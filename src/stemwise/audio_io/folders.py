@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import itertools
 import os
 import platform
 import shutil
+import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from enum import Enum
 from pathlib import Path
 
 from stemwise.errors import AudioFileError
+
+_START, _COUNT = uuid.uuid4().hex[:8], itertools.count()
+"""What tells the jobs of this process from each other and from those of one before it with the same number."""
 
 #: What file managers leave in a folder that was looked at.
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -74,18 +79,19 @@ def hidden_name(name: str, tail: str) -> str:
 
 def _hidden(target: Path, what: str) -> Path:
     machine = zlib.crc32(platform.node().encode())
-    return target.with_name(hidden_name(target.name, f"{what}-{machine:08x}-{os.getpid()}"))
+    return target.with_name(hidden_name(target.name, f"{what}-{machine:08x}-{_START}.{next(_COUNT)}-{os.getpid()}"))
 
 
 def _left(hidden: Path) -> list[Path]:
-    """What this process, or one that is dead, has left of a hidden folder."""
-    shared = hidden.name.removesuffix(str(os.getpid()))
-    found = hidden.parent.glob(f"{glob.escape(shared)}*")
-    return [left for left in found if left == hidden or not _runs(left.name.removeprefix(shared))]
+    """What processes that are dead have left of a hidden folder. Other threads of this one may be at work on the same."""
+    shared = hidden.name.rsplit("-", 2)[0]
+    return [left for left in hidden.parent.glob(f"{glob.escape(shared)}-*") if not _runs(*left.name.rsplit("-", 2)[1:])]
 
 
-def _runs(process: str) -> bool:
-    """Whether a process of this machine is alive; where that cannot be asked, it is."""
+def _runs(job: str, process: str) -> bool:
+    """Whether the process of a job is alive on this machine; where that cannot be asked, it is."""
+    if process == str(os.getpid()):  # or else one before it had the same number
+        return job.partition(".")[0] == _START
     if os.name != "posix" or not process.isdigit():
         return True
     try:

@@ -26,6 +26,8 @@ from stemwise.errors import AudioFileError
 MIN_RATE = 4_000
 MAX_RATE = 192_000
 MAX_CHANNELS = 8
+LOUDEST = 1e6
+"""Sample value beyond which a file is damaged: 120 dB over full scale."""
 _SNDFILE_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"}
 )
@@ -89,7 +91,7 @@ class AudioSource:
         """Frames ``start`` to ``start + frames`` as float32 (channels, frames), fewer where the file ends before.
 
         Raises:
-            AudioFileError: the data are damaged or hold NaN or infinite samples.
+            AudioFileError: the data are damaged or hold samples that are NaN, infinite or beyond `LOUDEST`.
         """
         if start < 0 or frames < 0:
             raise ValueError(f"start {start} and frames {frames} must not be negative")
@@ -105,8 +107,8 @@ class AudioSource:
             self._guard(lambda: self._decoder.seek(start), start)
         block = self._guard(lambda: self._decoder.read(frames, dtype="float32", always_2d=True), start)
         self._cursor = start + len(block)
-        if not np.isfinite(block).all():
-            frame, channel = np.argwhere(~np.isfinite(block))[0]
+        if not (wild := np.abs(block) <= LOUDEST).all():
+            frame, channel = np.argwhere(~wild)[0]
             raise AudioFileError(
                 f"{self.info.path}: the sample at {(start + frame) / self.rate:.3f} s (channel {channel + 1}) is "
                 f"{block[frame, channel]}, not a number that can be played. Export the file again, or repair it there "

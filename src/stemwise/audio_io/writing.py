@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ class AudioWriter:
         self.rate, self.channels, self.encoding = rate, channels, how
         self.frames = 0
         self.peak = 0.0
-        self._partial = self.path.with_name(hidden_name(self.path.name, f"partial-{os.getpid()}"))
+        self._partial = self.path.with_name(hidden_name(self.path.name, f"partial-{uuid.uuid4().hex[:12]}"))
         width = _BYTES.get(how.subtype, 0) * channels
         self._limit = _RIFF_LIMIT // width if how.container == "WAV" else None
         container = how.container
@@ -280,7 +281,7 @@ class StemWriter:
             for name in self.names:
                 self._final.append(AudioWriter(folder / f"{name}.{how.extension}", rate, channels, how, frames))
             for name in self.names if how.bounded else ():
-                hidden = folder / f".{name}.{os.getpid()}.float"
+                hidden = folder / f".{name}.{uuid.uuid4().hex[:12]}.float"
                 self._float.append(AudioWriter(hidden, rate, channels, FLOAT_WAV, frames))
         except BaseException:
             self.abort()

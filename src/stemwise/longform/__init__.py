@@ -18,6 +18,7 @@ from stemwise.longform.separation import (
     separate_blocks,
     separate_to_files,
     separate_whole,
+    tell,
 )
 from stemwise.longform.sources import ArraySource, Source
 
@@ -36,4 +37,5 @@ __all__ = [
     "separate_blocks",
     "separate_to_files",
     "separate_whole",
+    "tell",
 ]

@@ -109,7 +109,8 @@ def separate_blocks(
             yield block
             # nothing of a finished block is kept while the next windows are made: it would pin the heap around them
             del block
-            _tell(progress, min(pending.received, math.ceil(done * source.rate / windowing.rate)), source, started)
+            heard = min(pending.received, math.ceil(done * source.rate / windowing.rate))
+            tell(progress, heard / source.rate, max(heard, source.frames) / source.rate, started, source.name)
 
     restored = resample_blocks(over_song(estimated()), windowing.rate, source.rate, frames=lambda: pending.received)
     heir = list(stems).index("other") if "other" in stems else None
@@ -120,7 +121,8 @@ def separate_blocks(
         pending.drop(flat.shape[1])
         yield parts
         del flat, original, parts
-    _tell(progress, tally.frames, source, started)
+    end = tally.frames / source.rate
+    tell(progress, end, end, started, source.name)
     return tally.report(source, windowing, time.monotonic() - started)
 
 
@@ -209,16 +211,15 @@ def _close(parts: np.ndarray, original: np.ndarray, heir: int | None, tally: _Ta
     tally.frames += original.shape[1]
 
 
-def _tell(progress: ProgressCallback | None, done: int, source: Source, started: float) -> None:
+def tell(progress: ProgressCallback | None, done: float, total: float, started: float, item: str = "") -> None:
+    """Report `done` of `total` seconds of audio, begun at `started` (of `time.monotonic`). Raises `Cancelled` when told to stop."""
     if progress is None:
         return
-    total = max(done, source.frames)
-    elapsed = time.monotonic() - started
-    state = Progress(
-        done / source.rate, total / source.rate, elapsed * (total - done) / done, done / total, source.name
-    )
-    if progress(state) is False:
-        raise Cancelled(f"{source.name}: stopped after {state.done_seconds:.1f} s of audio; nothing was kept.")
+    share = min(1.0, done / total) if total > 0 else 1.0
+    left = (time.monotonic() - started) * (1 - share) / share if share > 0 else math.inf
+    answer = progress(Progress(done, total, left, share, item))
+    if isinstance(answer, bool | np.bool_) and not answer:
+        raise Cancelled(f"{item + ': ' if item else ''}stopped after {done:.1f} s of audio; nothing was kept.")
 
 
 def _drain(blocks: Generator[np.ndarray, None, Report], sink: Callable[[np.ndarray], object]) -> Report:

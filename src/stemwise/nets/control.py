@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class UNetResiduals:
 
             return hook
 
-        with contextlib.ExitStack() as stack:
+        with HOOKING, contextlib.ExitStack() as stack:
             for block, share in zip(base.up_blocks, shares):
                 stack.enter_context(block.register_forward_pre_hook(wider(share), with_kwargs=True))
             stack.enter_context(base.mid_block.register_forward_hook(_adding(self.middle)))
@@ -262,9 +263,13 @@ def recomputed(*blocks: nn.Module) -> Iterator[None]:
             del block.forward
 
 
+HOOKING = threading.RLock()
+"""Hooks hang on a network that other threads may share: one pass at a time has them."""
+
+
 @contextlib.contextmanager
 def _hooked(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
+    with HOOKING, contextlib.ExitStack() as stack:
         for module, hook in hooks:
             stack.enter_context(module.register_forward_hook(hook))
         yield

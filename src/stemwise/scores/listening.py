@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -16,13 +17,13 @@ from stemwise.coherence.cocola import PartName
 from stemwise.coherence.scoring import Curve, Direction, Encoder, Heard, curve, hear
 from stemwise.coherence.search import Grid, audible_pairs, scores_of_moves
 from stemwise.coherence.windows import aligned_windows
-from stemwise.errors import AudioFileError, Cancelled, QueryError, ScoreError
+from stemwise.errors import AudioFileError, QueryError, ScoreError
 from stemwise.loading import load_coherence
-from stemwise.longform import Progress, ProgressCallback
+from stemwise.longform import ProgressCallback, tell
 from stemwise.metrics.statistics import Interval, bootstrap
 from stemwise.outputs import MIX_NAMES, read_folder, stem_slots
 from stemwise.scores.results import Move, Offset, Score, StemScores
-from stemwise.signals import Signal
+from stemwise.signals import Signal, plain
 from stemwise.stems import Audio, Part, known_names
 
 HOP_SECONDS = 2.5
@@ -151,7 +152,8 @@ def search_offset(
 def signals_of(stems: Stems, rate: int | None = None) -> tuple[Mapping[str, Signal], int | None]:
     """Named signals and the rate of those that are arrays. Raises ScoreError for fewer than two stems."""
     if isinstance(stems, Audio):
-        found: Mapping[str, Signal] = {name: stems.data[0, i] for i, name in enumerate(stems.names)}
+        one = plain(stems)
+        found: Mapping[str, Signal] = {name: one.data[0, i] for i, name in enumerate(one.names)}
         rate = stems.rate
     elif isinstance(stems, str | Path):
         found = _files(Path(stems))
@@ -189,12 +191,11 @@ def _told(
     progress: ProgressCallback | None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The windows, while the progress is told."""
-    total = _longest(signals, rate)
+    total, started = _longest(signals, rate), time.monotonic()
     for start, signal in aligned_windows(signals, target, window, hop, rate):
         yield start, signal
         done = min(total, (start + window) / target)
-        if progress is not None and progress(Progress(done, total, math.nan, done / total, "")) is False:
-            raise Cancelled("cancelled while scoring")
+        tell(progress, done, total, started)
 
 
 def _score(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stemwise.diffusion import Denoiser, FromEps, FromV, Rule, Spacing, interpolated
 from stemwise.errors import QueryError
-from stemwise.nets.control import ControlNet, recomputed
+from stemwise.nets.control import HOOKING, ControlNet, recomputed
 from stemwise.systems.componet_base import AudioLdm2, AudioLdm2Config
 
 
@@ -151,7 +151,8 @@ class Componet(nn.Module):
             with self.control(x, time, heard, **context).times(strength).into(unet):
                 guess = unet(x, time, **context).sample
         else:
-            guess = unet(x, time, **context).sample
+            with HOOKING:
+                guess = unet(x, time, **context).sample
         return guess
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
