@@ -147,3 +147,21 @@ def test_a_closed_stream_stops_nothing(tmp_path: Path, closed: str) -> None:
 def test_the_public_names_are_listed() -> None:
     ask: Callable[[], list[str]] = stemwise.__dir__
     assert set(stemwise.__all__) <= set(ask())
+
+
+def test_models_load_in_several_threads() -> None:
+    """In a process of its own: the libraries that they need are imported for the first time."""
+    program = (
+        "import stemwise; from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "with Pool(3) as pool: print(len(list(pool.map(stemwise.load, ['msgld-band', 'componet-band', 'msgld-band']))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "3", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("notes", r"give a \.mid file"), ("rolls", "use it with --midi"), ("band", "start or end")]
+)
+def test_a_model_that_cannot_is_answered_with_what_to_do(name: str, remedy: str) -> None:
+    with pytest.raises((ModelError, QueryError), match=remedy):
+        stemwise.load(name, "cpu", start=0.2)

@@ -252,6 +252,13 @@ def test_options_for_the_other_kind_of_file_are_refused(notes: Path, rolls: Path
     assert not list((tmp_path / "out").rglob("*.mid"))
 
 
+def test_a_model_of_audio_is_not_replaced_in_silence(song: Path, tmp_path: Path) -> None:
+    model = write_tiny_band(tmp_path / "tiny")
+    done = run("separate", song, "--model", model, "-o", tmp_path / "out")
+    assert done.exit_code == 2 and "for MIDI files give -n notes" in done.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_midi_file_among_audio_costs_no_song(song: Path, tmp_path: Path) -> None:
     model = write_tiny_band(tmp_path / "tiny")
     (tmp_path / "album").mkdir()

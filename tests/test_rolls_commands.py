@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_a_split_is_that_of_the_training(midi: Path, tmp_path: Path, monkeypatch
         run("rolls", midi, "--model", model, "--split", "train", "--split-seed", seed, "-o", tmp_path / str(seed))
         assert heard.pop() == {song.name for song in roll_songs(midi, "train", seed)}
     assert {s.name for s in roll_songs(midi, "train", 0)} != {s.name for s in roll_songs(midi, "train", 3)}
+
+
+def test_a_split_goes_with_a_folder(midi: Path, tmp_path: Path) -> None:
+    done = run("rolls", midi / "song-000000.mid", "--split", "test", "-o", tmp_path / "out")
+    assert done.exit_code == 2 and "--split goes with a folder" in done.output
+
+
+def test_the_extra_for_pictures_is_asked_for_before_sampling(
+    midi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    model = checkpoint.save_model(tmp_path / "model", tiny_prior())
+    done = run("rolls", midi, "--model", model, "-o", tmp_path / "out", "--count", 1)
+    assert done.exit_code == 3 and "stemwise[eval]" in done.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_recipes_that_do_not_fit_their_data(midi: Path, tmp_path: Path) -> None:

@@ -232,6 +232,42 @@ def test_bad_requests_are_named(songs: Path, tmp_path: Path) -> None:
         train(load_recipe(path, ["data.train=nowhere"]))
 
 
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        ({"accelerator": "foo"}, r"--accelerator foo with --devices 1 cannot be had \(.*invalid accelerator name"),
+        ({"accelerator": "cpu", "devices": "0"}, r"--accelerator cpu with --devices 0 cannot be had"),
+        ({"accelerator": "cpu", "devices": "x"}, r"--accelerator cpu with --devices x cannot be had"),
+        ({"accelerator": "cpu", "devices": "cuda:0"}, r"--devices cuda:0 cannot be had"),
+    ],
+)
+def test_devices_that_are_not_there_are_named(songs: Path, tmp_path: Path, flow: dict[str, str], message: str) -> None:
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run")
+    with pytest.raises(RecipeError, match=message):
+        train(load_recipe(path), **flow, notice=lambda _: None)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is one")
+def test_a_gpu_that_is_not_there_is_named(songs: Path, tmp_path: Path) -> None:
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run")
+    done = CliRunner().invoke(cli.app, ["train", str(path), "--accelerator", "gpu", "-q"])
+    assert done.exit_code == 2 and "--accelerator gpu with --devices 1 cannot be had" in done.output
+
+
+def test_the_folder_of_a_part_that_is_not_there_is_named(tmp_path: Path, songs: Path) -> None:
+    document = {
+        "format": 1,
+        "name": "latent",
+        "run": str(tmp_path / "run"),
+        "model": {"type": "msgld", "parts": {"codec": str(tmp_path / "nowhere")}},
+        "data": {"train": str(songs)},
+        "train": {"steps": 2},
+    }
+    with pytest.raises(RecipeError, match=r"recipe:\nmodel\.parts\.codec: .*nowhere"):
+        check(document)
+
+
 def test_averages_and_schedule() -> None:
     module = torch.nn.Linear(2, 1)
     ema = Ema(module, 0.5)

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import json
 import struct
+import threading
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,11 +57,16 @@ class ModelInfo:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+_BUILDING = threading.RLock()
+"""Libraries that import their parts when they are first asked for are not safe for threads."""
+
+
 def build(kind: str, values: Mapping[str, Any], place: str = "config") -> nn.Module:
     """A fresh module of a type in the table. Raises ModelError with each mistake, prefixed by `place`."""
     config = build_config(kind, values, place)
     module, name, _ = TYPES[kind]
-    built = getattr(importlib.import_module(module), name)(config)
+    with _BUILDING:
+        built = getattr(importlib.import_module(module), name)(config)
     assert isinstance(built, nn.Module)
     return built
 

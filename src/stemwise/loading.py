@@ -94,10 +94,12 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
     from stemwise.systems.gmsdi import Gmsdi
     from stemwise.systems.gmsdi_system import GmsdiSystem
     from stemwise.systems.joint import Joint
+    from stemwise.systems.mixture2music import Mixture2Music
     from stemwise.systems.msdm import Msdm, WeakMsdm
     from stemwise.systems.msgld import Msgld
     from stemwise.systems.msgld_system import MsgldSystem
     from stemwise.systems.notes import NoteAssigner
+    from stemwise.systems.rolls import RollPrior
 
     if isinstance(module, Band):
         return BandSystem(module, precision)
@@ -115,7 +117,12 @@ def _system(module: nn.Module, precision: torch.dtype, folder: Path) -> System:
         )
     if isinstance(module, NoteAssigner):
         raise ModelError(
-            f"{folder}: this model is for MIDI files, not for audio; in Python it is stemwise.load_notes()"
+            f"{folder}: this model is for MIDI files, not for audio; give a .mid file (in Python: stemwise.load_notes()), or "
+            "another model"
+        )
+    if isinstance(module, RollPrior | Mixture2Music):
+        raise ModelError(
+            f"{folder}: a model of piano rolls; use it with --midi or MIDI files, or give a model of audio"
         )
     raise ModelError(f"{folder}: a {type(module).__name__} is not a model of stems; give the folder of one")
 
@@ -131,7 +138,8 @@ def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
         )
     if foreign:
         allowed = f"it takes {', '.join(system.takes)}" if system.takes else "leave it away"
-        raise QueryError(f"the model {name} takes no {foreign[0]}; {allowed}")
+        asked = "start or end (--acts)" if foreign[0] in ("start", "end") else foreign[0]
+        raise QueryError(f"the model {name} takes no {asked}; {allowed}")
     for wish, value in wishes.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise QueryError(f"{wish} is {value}; give a finite number")

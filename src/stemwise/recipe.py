@@ -296,7 +296,7 @@ def read_document(path: Path | str, root: type[Section]) -> dict[str, Any]:
 
 def check(document: dict[str, Any], source: str = "recipe") -> Recipe:
     """A recipe from plain values. Raises RecipeError with every mistake."""
-    from stemwise.checkpoint import build_config, read_info
+    from stemwise.checkpoint import build_config
 
     try:
         recipe = Recipe.model_validate(document)
@@ -304,14 +304,24 @@ def check(document: dict[str, Any], source: str = "recipe") -> Recipe:
         raise RecipeError("\n".join([f"{source}:", *mistakes(error, Recipe)])) from error
     try:
         given, parts = recipe.model.config, recipe.model.parts
-        taken = {part: dict(read_info(folder).config) for part, folder in parts.items() if part not in given}
+        taken = {part: _config_of(part, folder) for part, folder in parts.items() if part not in given}
         config = build_config(recipe.model.type, {**taken, **given}, "model.config")
     except ModelError as error:
         text = str(error)
-        lines = text if text.startswith("model.config") else f"model.type: {text}"
+        lines = text if text.startswith(("model.config", "model.parts")) else f"model.type: {text}"
         raise RecipeError(f"{source}:\n{lines}") from error
     complete = recipe.model.model_copy(update={"config": plain(dataclasses.asdict(config))})
     return recipe.model_copy(update={"model": complete})
+
+
+def _config_of(part: str, folder: Path) -> dict[str, Any]:
+    """The configuration in the folder of a part. Raises ModelError with the part's place."""
+    from stemwise.checkpoint import read_info
+
+    try:
+        return dict(read_info(folder).config)
+    except ModelError as error:
+        raise ModelError(f"model.parts.{part}: {error}") from error
 
 
 def dump(recipe: Recipe) -> str:

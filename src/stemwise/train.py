@@ -83,18 +83,25 @@ def train(
     undefined loss.
     """
     from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     if strategy not in STRATEGIES:
         allowed = ", ".join(STRATEGIES)
         raise RecipeError(f"strategy {strategy!r}: every device must hold the whole network; allowed: {allowed}")
     material = training_data.read(recipe, notice)
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=int(devices) if str(devices).isdigit() else devices,
-        num_nodes=nodes,
-        strategy=strategy,
-        precision=_precision(recipe.train.precision, accelerator),
-    )
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=int(devices) if str(devices).isdigit() else devices,
+            num_nodes=nodes,
+            strategy=strategy,
+            precision=_precision(recipe.train.precision, accelerator),
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        raise RecipeError(
+            f"--accelerator {accelerator} with --devices {devices} cannot be had ({error}); "
+            "take accelerator auto, cpu, gpu or mps, and as devices a number of those that are there"
+        ) from error
     fabric.launch()
     if fabric.global_rank == 0:
         runs.open_run(recipe)

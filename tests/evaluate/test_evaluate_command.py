@@ -16,6 +16,8 @@ from stemwise import cli
 from stemwise.errors import SongError
 from stemwise.evaluate.study import SongsSection, material, read_study, study
 from stemwise.songs.splits import by_name
+from stemwise.songs.synthetic import write
+from stemwise.songs.synthetic.render import built_in_palette
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +56,8 @@ def test_from_songs_to_a_report(songs: Path, tmp_path: Path) -> None:
 def test_shards_write_no_report_before_the_end(songs: Path, tmp_path: Path) -> None:
     first = run("evaluate", "ground-truth", "--songs", songs, "-o", "out", "--shard", "1/2")
     assert first.exit_code == 0 and "1 song(s) are the other shards'" in first.stdout
+    again = run("evaluate", "ground-truth", "--songs", songs, "-o", "out", "--shard", "1/2", "--json")
+    assert json.loads(again.stdout) == {"format": 1, "verb": "evaluate", "exit_code": 0}
     assert not (tmp_path / "out" / "report.md").exists()
     assert run("evaluate", "ground-truth", "--songs", songs, "-o", "out", "--shard", "2/2").exit_code == 0
     assert "3 of 3" in run("evaluate", "ground-truth", "--songs", songs, "-o", "out").stdout
@@ -187,6 +191,7 @@ def test_a_study_may_hold_several_tables(songs: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert [*found["tables"]] == ["apart", "beside"] and found["exit_code"] == 0
+    assert (found["format"], found["verb"]) == (1, "evaluate")
     assert "mixture-over-k" in (tmp_path / "out/apart/report.md").read_text()
     assert "coherence" in (tmp_path / "out/beside/report.md").read_text()
     quick = run("evaluate", "--protocol", "mine.yaml", "--quick", "-o", "quick")
@@ -197,6 +202,39 @@ def test_a_study_may_hold_several_tables(songs: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(common + "tables: {apart: {protocol: {metrics: [loudness]}}}\n")
     wrong = run("evaluate", "--protocol", "wrong.yaml")
     assert wrong.exit_code == 2 and "table apart" in wrong.output and "loudness" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("section", "words", "message"),
+    [
+        ("protocol: msdm", (), "protocol: a mapping such as {task: separate} (found 'msdm')"),
+        ("protocol:", (), "protocol: a mapping such as {task: separate} (found None)"),
+        ("systems: [ground-truth, oracle-mask]", (), "systems: a list of mappings such as [{system: ground-truth}]"),
+        ("systems: {system: x}", (), "systems: a list of mappings"),
+        ("songs: data/train", ("--songs", "SONGS"), "songs: a mapping such as {path: FOLDER} (found 'data/train')"),
+        ("tables: {apart: {protocol: msdm}}", (), "table apart:\nprotocol: a mapping"),
+    ],
+)
+def test_sections_of_a_study_have_their_shape(songs: Path, section: str, words: tuple, message: str) -> None:
+    Path("study.yaml").write_text(f"name: one\n{section}\n")
+    done = run("evaluate", "--protocol", "study.yaml", *(songs if word == "SONGS" else word for word in words))
+    assert done.exit_code == 2, done.output
+    assert "study.yaml" in done.output and message in done.output
+
+
+def test_a_look_at_the_test_fonts_is_noted_also_where_their_songs_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "palette", lambda *_, **__: built_in_palette())
+    Path("study.yaml").write_text(
+        "name: one\nprotocol: {metrics: [sdr]}\nsystems: [{system: ground-truth}]\n"
+        "songs: {synthetic: {first: 1, count: 1, seconds: 5, fonts: test}}\n"
+    )
+    refused = run("evaluate", "--protocol", "study.yaml", "-o", "out")
+    assert refused.exit_code != 0 and "give --log FILE" in refused.output
+    for _ in range(2):
+        assert run("evaluate", "--protocol", "study.yaml", "-o", "out", "--log", "log.md").exit_code == 0
+    assert Path("log.md").read_text().count("evaluate: one, songs of the test fonts") == 2
 
 
 def test_a_study_prints_which_relations_hold(songs: Path, tmp_path: Path) -> None:

@@ -287,6 +287,19 @@ def test_command(source: Path, tmp_path: Path) -> None:
     assert code == 1 and "empty: no stems" in text
 
 
+def test_songs_that_cannot_be_read_are_named_by_the_shards(source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source, tmp_path / "songs")
+    (tmp_path / "songs" / "empty").mkdir()
+    for _ in range(2):
+        words = ["songs", "pack", str(tmp_path / "songs"), str(tmp_path / "out"), "--shard-size", "1", "--json"]
+        result = CliRunner().invoke(cli.app, words)
+        assert result.exit_code == 1
+        assert [entry["song"] for entry in json.loads(result.stdout)["left_out"]] == ["empty"]
+    assert [problem.name for problem in scan(tmp_path / "out").skipped] == ["empty"]
+    verified = CliRunner().invoke(cli.app, ["songs", "verify", str(tmp_path / "out")])
+    assert "skipped: empty: left out when packed: no stems" in verified.output
+
+
 def test_full_disk_is_said_and_leaves_nothing_partial(source: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk; it cannot be lifted again, hence the process."""
     out = tmp_path / "out"

@@ -47,6 +47,14 @@ def test_a_song_cut_short_is_named_and_the_others_count(root: Path, name: str) -
     assert len(found.stems["bass"].activity) == 2
 
 
+def test_songs_that_could_not_be_read_are_told_by_the_exit_code(root: Path) -> None:
+    trees.write(root / "three" / "bass.wav", trees.noise(4 * RATE), RATE)
+    trees.cut(root / "three" / "bass.wav")
+    result = CliRunner().invoke(cli.app, ["songs", "stats", str(root), "--json"])
+    assert result.exit_code == 1 and "unreadable: three" in result.stderr
+    assert json.loads(result.stdout)["songs"] == 2
+
+
 def test_songs_without_stems_are_nothing_to_measure(tmp_path: Path) -> None:
     with pytest.raises(SongError, match="no stems"):
         measure(trees.jamendo(tmp_path / "jamendo"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from stemwise.songs import Song
 from stemwise.songs.folder import song
 from stemwise.songs.splits import split_of
 from stemwise.songs.synthetic import COMPOSER, compose, write, write_midi, write_songs
+from stemwise.songs.synthetic.render import built_in_palette
+from stemwise.songs.synthetic.write import write_midi_songs
 
 RATE = 16000
 
@@ -54,6 +57,40 @@ def test_finished_songs_are_skipped_and_missing_ones_made(tmp_path: Path) -> Non
     write_two()
     assert (first / "song.json").stat().st_mtime_ns == stamp
     assert {p.name: p.read_bytes() for p in second.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fonts": "train"}, r"song-000001: made with builtin fonts; give another folder, or --first"),
+        ({"rate": 8000}, r"song-000001: made with 16000 Hz;"),
+        ({"seconds": 2.5, "fonts": "test"}, r"song-000001: made with builtin fonts, 3 s;"),
+    ],
+)
+def test_finished_songs_of_other_settings_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    asked: dict[str, Any] = {"fonts": "builtin", "rate": RATE, "seconds": 3.0}
+    list(write_songs(tmp_path, [1], **asked))
+    with pytest.raises(SongError, match=message):
+        list(write_songs(tmp_path, [1], **asked | change))
+
+
+def test_a_look_at_the_fonts_is_one_where_a_song_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    monkeypatch.setattr(write, "palette", lambda *_, log: log("a look") or built_in_palette())
+    for seeds in ([1], [1], [1, 2, 3]):
+        list(write_songs(tmp_path, seeds, fonts="test", rate=RATE, seconds=2, log=looks.append))
+        looks.append("end")
+    assert looks == ["a look", "end", "end", "a look", "end"]
+
+
+def test_finished_midi_of_another_length_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("symusic")
+    assert list(write_midi_songs(tmp_path, [1, 2], seconds=20)) == list(write_midi_songs(tmp_path, [1, 2], seconds=20))
+    with pytest.raises(SongError, match=r"song-000001\.mid: made with 20 s; give another folder, or --first"):
+        list(write_midi_songs(tmp_path, [1], seconds=30))
+    (tmp_path / "song-000002.mid").write_bytes(b"MThd")
+    with pytest.raises(SongError, match=r"song-000002\.mid: cannot be read as MIDI"):
+        list(write_midi_songs(tmp_path, [2], seconds=20))
 
 
 def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:

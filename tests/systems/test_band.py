@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from stemwise.nets.bandnet import BandNetConfig
+from stemwise.nets.bandnet import BandNetConfig, TransformerLayer
 from stemwise.query import Query
 from stemwise.stems import Audio
 from stemwise.systems import band as band_module
@@ -16,7 +16,7 @@ from stemwise.systems import band_system
 from stemwise.systems.band import ABSENT, CLEAN, Band, BandConfig, draw_levels, loudness, remixed, rotate
 from stemwise.systems.band_system import VIEWS, BandSystem, Context
 
-NET = BandNetConfig(patches=((64, 4), (64, 8)), widths=(8, 8), depths=(1, 1), attention_heads=2, embedding=16)
+NET = BandNetConfig(patches=((64, 4), (64, 8)), widths=(8, 8), depths=(1, 1), attention_heads=2, embedding=16, layers=1)
 CONFIG = BandConfig(bins=128, frames=16, net=NET)
 
 
@@ -192,8 +192,21 @@ def test_every_weight_is_trained(prior: Band) -> None:
     assert [name for name, parameter in band.named_parameters() if parameter.grad is None] == []
 
 
-def test_only_separating_windows_are_remixed() -> None:
+def test_a_layer_hears_the_whole_window_and_begins_as_nothing() -> None:
+    torch.manual_seed(0)
+    layer = TransformerLayer(8, 2)
+    x = torch.randn(1, 6, 5, 8)
+    assert torch.equal(layer(x), x)
+    torch.nn.init.normal_(layer.out.weight)
+    moved = x.clone()
+    moved[:, 5, 4] *= -1
+    heard = (layer(moved) - layer(x)).abs().amax(-1)[0]
+    assert heard.min() > 1e-5
+
+
+def test_only_separating_windows_are_remixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stem of them stays its own stem; the others, which learn how stems fit, keep theirs."""
+    monkeypatch.setattr(band_module, "REMIXED", 0.5)
     batch = torch.arange(60.0).view(12, 5, 1, 1).expand(-1, -1, 2, 4)
     separating = torch.arange(12) < 8
     mixed = remixed(batch, separating, torch.Generator().manual_seed(0))

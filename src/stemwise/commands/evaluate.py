@@ -11,7 +11,7 @@ import typer
 
 from stemwise.commands import options as o
 from stemwise.commands.console import Code, Voice, complain
-from stemwise.errors import EvaluationError, QueryError
+from stemwise.errors import EvaluationError, QueryError, RecipeError
 from stemwise.extras import needed
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def evaluate(
         asked, lacking = with_optional(study, folders, device)
         for metric, reason in lacking.items():
             complain(f"{metric} is left out: {reason}")
-        found = material(asked.songs, out / "synthetic-songs", _note(log))
+        if asked.songs.synthetic is not None and asked.songs.synthetic.fonts == "test":
+            _note(log, f"{asked.name}, songs of the test fonts")
+        found = material(asked.songs, out / "synthetic-songs")
         _tell_unreadable(found)
         entrants = [entrant(section, found.songs, asked.protocol, device, folders) for section in asked.systems]
         earlier = {place.parent.name for place in (out / name).glob(f"*/{SETTINGS}")}
@@ -135,7 +137,8 @@ def evaluate(
         code, documents[name] = _conclude(voice, asked, runs, out / name, plots, sharded=shard is not None)
         codes.append(code)
     worst = max(codes)
-    voice.hand_over({**documents.get("", {"tables": documents}), "exit_code": int(worst)})
+    figures = documents.get("", {"tables": documents})
+    voice.hand_over({"format": 1, "verb": "evaluate", **figures, "exit_code": int(worst)})
     raise typer.Exit(worst)
 
 
@@ -165,6 +168,8 @@ def _studies(
         raise QueryError("--per-song needs --chunk SECONDS")
     studies = {}
     for table, document in _documents(protocol, quick).items():
+        source = f"{protocol or 'the options'}{f', table {table}' if table else ''}"
+        _check_shapes(document, source)
         asked = {**document.get("protocol", {}), **chosen} | ({"chunks": cut} if cut else {})
         if asked.get("task") in ("accompany", "generate"):
             asked.setdefault("metrics", ["coherence"])
@@ -182,8 +187,24 @@ def _studies(
             raise QueryError("nothing to evaluate: name a system, such as band, ground-truth or a folder of outputs")
         if "songs" not in document:
             raise QueryError("no songs to evaluate on: give --songs with a folder of songs, each with stems")
-        studies[table] = study(document, f"{protocol or 'the options'}{f', table {table}' if table else ''}")
+        studies[table] = study(document, source)
     return studies
+
+
+def _check_shapes(document: dict[str, Any], source: str) -> None:
+    """Raise RecipeError where options cannot be merged into a section."""
+    systems = document.get("systems", [])
+    shapes = {
+        "protocol": (isinstance(document.get("protocol", {}), dict), "a mapping such as {task: separate}"),
+        "songs": (isinstance(document.get("songs") or {}, dict), "a mapping such as {path: FOLDER}"),
+        "systems": (
+            isinstance(systems, list) and all(isinstance(one, dict) for one in systems),
+            "a list of mappings such as [{system: ground-truth}]",
+        ),
+    }
+    wrong = [f"{place}: {wanted} (found {document[place]!r})" for place, (right, wanted) in shapes.items() if not right]
+    if wrong:
+        raise RecipeError("\n".join([f"{source}:", *wrong]))
 
 
 def _documents(protocol: str | None, quick: bool) -> dict[str, dict[str, Any]]:
@@ -281,11 +302,9 @@ def _set(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _note(log: Path | None) -> Any:
-    def note(line: str) -> None:
-        if log is None:
-            raise EvaluationError(f"{line}: every look at the test fonts is noted; give --log FILE")
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"- {time.strftime('%Y-%m-%d %H:%M')} evaluate: {line}\n")
-
-    return note
+def _note(log: Path | None, line: str) -> None:
+    """Note a look at the test fonts, also where their songs are rendered already. Raises EvaluationError without a file."""
+    if log is None:
+        raise EvaluationError(f"{line}: every look at the test fonts is noted; give --log FILE")
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"- {time.strftime('%Y-%m-%d %H:%M')} evaluate: {line}\n")

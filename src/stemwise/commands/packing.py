@@ -35,13 +35,15 @@ def pack(
     if found.problems:
         complain(describe(source, found.problems))
     shards = []
-    for shard in write(songs, out, megabytes=megabytes, part=o.part_of(part)):
+    for shard in write(songs, out, megabytes=megabytes, part=o.part_of(part), unreadable=found.problems):
         shards.append(shard)
         did = "written" if shard.written else "is there"
         voice.say(f"shard {shard.number}: {did}, {shard.songs} songs, {shard.bytes / 1e6:.1f} MB")
         for problem in shard.left_out:
+            if problem in found.problems:
+                continue
             complain(f"left out: {problem.name}: {problem.reason}")
-    left_out = [*found.problems, *(problem for shard in shards for problem in shard.left_out)]
+    left_out = list(dict.fromkeys([*found.problems, *(problem for shard in shards for problem in shard.left_out)]))
     packed = sum(shard.songs for shard in shards)
     voice.say(f"{out}: {packed} songs in {len(shards)} shards, {len(left_out)} left out")
     voice.hand_over(

@@ -12,6 +12,7 @@ import typer
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
 from stemwise.errors import QueryError
+from stemwise.extras import needed
 
 FIGURES = "figures.json"
 SAMPLE = ("image.png", "original.wav", "separated.wav", "original.mid", "separated.mid")
@@ -49,6 +50,9 @@ def rolls(
 
     Each sample is a picture, WAV and MIDI of the original and of what was made of its mixture.
     """
+    if split is not None and source.is_file():
+        raise QueryError(f"--split goes with a folder, and {source} is a file; leave it away, or give the folder")
+    needed("matplotlib", "eval")
     import torch
 
     from stemwise.audio_io.folders import Existing, output_folder

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from stemwise.model import Model
     from stemwise.note_model import NoteModel
 
+DEFAULT = "band"
+
 
 def separate(
     inputs: o.Inputs,
-    model: o.ModelName = "band",
+    model: o.ModelName = DEFAULT,
     out: Annotated[Path, typer.Option("-o", "--out", help="Output goes to OUT/MODEL/SONG.")] = o.SEPARATED,
     device: o.Device = "auto",
     stems: Annotated[
@@ -105,6 +107,8 @@ def separate(
     if scores:
         try:
             m.check(bool(stems or two_stems), kind.type)
+            if kind.type != "notes" and model != DEFAULT:
+                raise QueryError(f"the model {model} separates audio; for MIDI files give -n notes, or leave it away")
             m.check_encoding(how, render or len(scores) < len(items))
             o.only_for_audio(
                 overlap=overlap, stem=stem, negative=negative, guidance=guidance, phase=phase, likelihood=likelihood

@@ -119,7 +119,10 @@ def stats(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Lengths of the songs, how much each stem plays and how loud, from 16 windows of a second in every song."""
+    """Lengths of the songs, how much each stem plays and how loud, from 16 windows of a second in every song.
+
+    Exit code 1 if a song could not be read.
+    """
     from stemwise.songs import statistics
 
     voice = Voice(quiet, as_json=as_json)
@@ -141,6 +144,7 @@ def stats(
         statistics.draw(found, out)
         voice.say(f"{out} is written")
     voice.hand_over(document)
+    raise typer.Exit(Code.FAILED if found.problems else Code.OK)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A small U-Net over time x frequency: dense across frequency, attention over time, masks from mixture to stems.
+"""A small U-Net over time x frequency: dense across frequency, attention at its coarsest, masks from mixture to stems.
 
 Convolutions work on (batch, frame, position, channel) tensors, where a *position* is a patch of neighbouring bins,
 narrow where notes live and wide above. Three paths lead to the output: masks times the mixture, which separation
@@ -18,7 +18,9 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class BandNetConfig:
-    """``patches`` lists (bins, patch width) from low to high; ``widths`` and ``depths`` go from fine to coarse."""
+    """``patches`` lists (bins, patch width) from low to high; ``widths`` and ``depths`` go from fine to coarse; ``layers`` of a
+    transformer follow at the coarsest.
+    """
 
     slots: int = 6
     channels: int = 2
@@ -27,6 +29,7 @@ class BandNetConfig:
     depths: tuple[int, ...] = (1, 2, 2, 4)
     attention_heads: int = 7
     embedding: int = 192
+    layers: int = 4
 
     @property
     def positions(self) -> int:
@@ -61,6 +64,9 @@ class BandNet(nn.Module):
                 self.down.append(nn.Conv2d(width, wider, 2, stride=2))
                 self.up.insert(0, Stage(width, depth, size, config.embedding, 0))
                 self.up.insert(0, nn.ConvTranspose2d(wider, width, 2, stride=2))
+        self.whole = nn.ModuleList(
+            TransformerLayer(config.widths[-1], config.attention_heads) for _ in range(config.layers)
+        )
         self.write = BandMerge(config.patches, config.widths[0], outputs)
 
     def forward(self, slots: Tensor, mixture: Tensor, levels: Tensor) -> Tensor:
@@ -82,6 +88,8 @@ class BandNet(nn.Module):
                 x = conv(module, x)
             else:
                 x = module(x, embedding)
+        for layer in self.whole:
+            x = layer(x)
         for index, module in enumerate(self.up):
             x = module(x, embedding) if index % 2 else conv(module, x) + skips.pop()
         y = self.write(x)
@@ -151,6 +159,32 @@ class TimeAttention(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v)
         h = h.view(b, positions, self.heads, frames, -1).permute(0, 3, 1, 2, 4).reshape(b, frames, positions, width)
         return x + self.out(h)
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention over all frames and positions at once, then a dense layer at each: what plays in a window is decided from
+    all of it.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.dense_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.hidden = nn.Linear(width, 4 * width)
+        self.back = nn.Linear(4 * width, width, bias=False)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.back.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, frame, position, width) -> the same shape."""
+        b, frames, positions, width = x.shape
+        qkv = self.qkv(self.attention_norm(x)).view(b, frames * positions, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        x = x + self.out(h)
+        return x + self.back(F.silu(self.hidden(self.dense_norm(x))))
 
 
 class BandSplit(nn.Module):

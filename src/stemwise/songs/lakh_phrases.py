@@ -76,7 +76,9 @@ def roll_of(
     `origin` in seconds, by default found. Raises Rejected where a published rule leaves the file out.
     """
     signs = score.time_signatures
-    if len(signs) != 1 or (signs[0].numerator, signs[0].denominator) != (4, 4):
+    if len(signs) == 1 and (signs[0].numerator, signs[0].denominator) != (4, 4):
+        raise Rejected(f"is in {signs[0].numerator}/{signs[0].denominator}; only 4/4 is taken")
+    if len(signs) != 1:
         raise Rejected(f"has {len(signs)} time signatures; exactly one, 4/4, is wanted")
     seconds = score.to("second")
     chosen: dict[str, Any] = {}

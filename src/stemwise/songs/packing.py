@@ -53,13 +53,18 @@ class Shard:
 
 
 def pack(
-    songs: Sequence[Song], out: Path | str, *, megabytes: int = 1000, part: tuple[int, int] = (1, 1)
+    songs: Sequence[Song],
+    out: Path | str,
+    *,
+    megabytes: int = 1000,
+    part: tuple[int, int] = (1, 1),
+    unreadable: Sequence[Problem] = (),
 ) -> Iterator[Shard]:
     """Pack songs into shards of about `megabytes` of source files each, and yield each shard that is complete.
 
     `part`: (i, n) makes the i-th of n parts (from 1): every n-th shard. Shards that are there are kept. A song that
-    cannot be decoded is left out, and named in the shard. Raises SongError where the folder holds something else,
-    another plan, or cannot be written.
+    cannot be decoded is left out, and named in the shard; `unreadable` ones are named in the first shard. Raises SongError
+    where the folder holds something else, another plan, or cannot be written.
     """
     root = Path(out)
     plan = _plan(songs, megabytes)
@@ -67,7 +72,8 @@ def pack(
     try:
         _open(root, {"format": FORMAT, "shards": len(plan), "songs": len(songs), "plan": digest})
         for number in range(part[0] - 1, len(plan), part[1]):
-            yield _shard(root, number, digest, [(place, songs[place]) for place in plan[number]])
+            members = [(place, songs[place]) for place in plan[number]]
+            yield _shard(root, number, digest, members, () if number else unreadable)
     except OSError as error:
         raise SongError(
             f"{root}: cannot be written ({error.strerror or error}); free some space or choose another place, and run it again"
@@ -112,23 +118,25 @@ def _open(root: Path, index: dict[str, Any]) -> None:
         )
 
 
-def _shard(root: Path, number: int, plan: str, songs: list[tuple[int, Song]]) -> Shard:
+def _shard(root: Path, number: int, plan: str, songs: list[tuple[int, Song]], unreadable: Sequence[Problem]) -> Shard:
     try:
         done, written = read_shard(root, number, plan), False
     except SongError:
-        done, written = _write_shard(root, number, plan, songs), True
+        done, written = _write_shard(root, number, plan, songs, unreadable), True
     left_out = tuple(Problem(entry["song"], entry["reason"]) for entry in done["left_out"])
     return Shard(number, written, len(done["songs"]), done["bytes"], left_out)
 
 
-def _write_shard(root: Path, number: int, plan: str, songs: list[tuple[int, Song]]) -> dict[str, Any]:
+def _write_shard(
+    root: Path, number: int, plan: str, songs: list[tuple[int, Song]], unreadable: Sequence[Problem]
+) -> dict[str, Any]:
     tar, scratch = root / f"{shard_name(number)}.tar", root / f".{shard_name(number)}.partial"
     shutil.rmtree(scratch, ignore_errors=True)  # left by a kill
     for left in root.glob(f".{shard_name(number)}.json.*.tmp"):
         left.unlink(missing_ok=True)
     scratch.mkdir()
     entries: list[dict[str, Any]] = []
-    left_out: list[dict[str, str]] = []
+    left_out = [{"song": problem.name, "reason": problem.reason} for problem in unreadable]
     try:
         with tarfile.open(scratch / tar.name, "w", format=tarfile.USTAR_FORMAT) as archive:
             for place, song in songs:

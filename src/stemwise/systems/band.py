@@ -24,6 +24,7 @@ MOMENTUM = 0.01  # of the measured power, for a batch
 SMOOTH = 8  # bins to both sides that its mean takes in
 RESTS = 0.002  # of the stems' mean energy: what has less of it rests
 QUIET = 0.1  # of the stems' mean energy, by which the error of a quiet stem is softened
+REMIXED = 0.1  # of the separating windows: stems that never fit are told apart too easily
 
 
 @dataclass(frozen=True)
@@ -209,12 +210,12 @@ def mixture_features(mix: Tensor, quadrature: Tensor) -> Tensor:
 
 
 def remixed(batch: Tensor, separating: Tensor, generator: torch.Generator) -> Tensor:
-    """Stems (B, stem, 2, time); in half of the `separating` windows (B,) each comes from another window of the batch.
+    """Stems (B, stem, 2, time); in a share `REMIXED` of the `separating` windows (B,) each comes from another window of the batch.
 
     Défossez et al. (2019), section 4. Where the mixture is not heard they stay together: there is to be learned how they fit.
     """
     order = torch.rand(batch.shape[:2], generator=generator, device=generator.device).argsort(0)
-    kept = torch.rand(batch.shape[0], generator=generator, device=generator.device) < 0.5
+    kept = torch.rand(batch.shape[0], generator=generator, device=generator.device) >= REMIXED
     own = torch.arange(batch.shape[0], device=generator.device)
     order = torch.where((kept | ~separating)[:, None], own[:, None], order)
     return batch[order, torch.arange(batch.shape[1])]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Sounds = Literal["train", "validation", "test", "builtin"]
 #: Ticks to the quarter note in the MIDI files.
 TICKS = 480
+#: How many seconds before the end of a song its last note may end.
+_SHORT = 2.0
 
 
 def palette(sounds: Sounds, *, log: Callable[[str], None] | None = None) -> Palette:
@@ -59,21 +61,25 @@ def write_songs(
     With `keys` above 1 every composition is rendered in so many keys by the same sounds, each a song of its own,
     `song-<seed><+semitones>`, which `song.json` calls a version of one `work`: `stemwise.songs.pairs` makes use of it.
     A folder holds `<stem>.wav` for every stem that sounds, `song.mid` and `song.json`. It is written beside its place
-    and renamed when complete, so a run may be stopped at any moment and started again. Raises SongError where the
-    fonts are not installed or a folder holds something else, OSError where the folder cannot be written.
+    and renamed when complete, so a run may be stopped at any moment and started again. `log` hears of a look at the test
+    set where a song is rendered. Raises SongError where the fonts are needed and not installed, or a folder holds
+    something else or a song of other fonts, another rate or length; OSError where the folder cannot be written.
     """
-    sounds = palette(fonts, log=log)
+    sounds = None
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         work = f"song-{seed:06d}"
         for moved in (0,) if keys == 1 else key_shifts(seed, keys):
             folder = root / (work if keys == 1 else f"{work}{moved:+d}")
-            if not (folder / "song.json").is_file():
+            if (folder / "song.json").is_file():
+                _check_same(folder, fonts, rate, seconds)
+            else:
                 if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
                     raise SongError(
                         f"{folder}: is there, but is not a song of the composer. Move it, or write elsewhere."
                     )
+                sounds = sounds or palette(fonts, log=log)
                 piece = compose(seed, seconds=seconds).transposed(moved)
                 about = {} if keys == 1 else {"work": work, "transposed": moved, "unpitched": ["drums"]}
                 _write(folder, piece, render(piece, sounds, rate=rate), {"fonts": fonts, **about}, subtype)
@@ -88,17 +94,54 @@ def key_shifts(seed: int, keys: int) -> list[int]:
 
 def write_midi_songs(out: str | Path, seeds: Iterable[int], *, seconds: float = 45.0) -> Iterator[Path]:
     """Compose and write one MIDI file `song-<seed>.mid` for each seed, without sound, yielding its path; finished ones
-    are skipped. About 60 ms a song of a minute. Raises ModelError without symusic.
+    are skipped. About 60 ms a song of a minute. Raises SongError where a file is of another length, ModelError without
+    symusic.
     """
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         file = root / f"song-{seed:06d}.mid"
-        if not file.is_file():
+        if file.is_file():
+            _check_length(file, seconds)
+        else:
             partial = root / f".{file.stem}.{os.getpid()}.partial.mid"
             score_of(compose(seed, seconds=seconds)).dump_midi(str(partial))
             partial.rename(file)
         yield file
+
+
+def _check_same(folder: Path, fonts: Sounds, rate: int, seconds: float) -> None:
+    """Raise SongError where the song of a folder was not made with these fonts, at this rate, of this length."""
+    try:
+        about = json.loads((folder / "song.json").read_text(encoding="utf-8"))
+        made = (about["fonts"], about["rate"], about["frames"])
+        length = made[2] / made[1]
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise SongError(
+            f"{folder / 'song.json'}: not readable ({error!r}); delete the folder to make it again"
+        ) from error
+    differing = [
+        text
+        for text, same in (
+            (f"{made[0]} fonts", made[0] == fonts),
+            (f"{made[1]} Hz", made[1] == rate),
+            (f"{length:g} s", made[2] == round(seconds * made[1])),
+        )
+        if not same
+    ]
+    if differing:
+        raise SongError(f"{folder}: made with {', '.join(differing)}; give another folder, or --first")
+
+
+def _check_length(file: Path, seconds: float) -> None:
+    """Raise SongError where a MIDI file, whose last notes end with the song, was not made so long."""
+    symusic = needed("symusic", "midi")
+    try:
+        length = symusic.Score(str(file)).to("second").end()
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise SongError(f"{file}: cannot be read as MIDI ({error}); delete it to make it again") from error
+    if abs(length - seconds) > _SHORT:
+        raise SongError(f"{file}: made with {length:.0f} s; give another folder, or --first")
 
 
 def _write(folder: Path, piece: Piece, song: Rendered, about: Mapping[str, object], subtype: str) -> None:
