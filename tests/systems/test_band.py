@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
 import torch
 
+from stemwise.errors import ModelError
 from stemwise.nets.bandnet import BandNetConfig, TransformerLayer
 from stemwise.query import Query
 from stemwise.stems import Audio
@@ -311,9 +313,17 @@ def test_what_the_system_cannot_answer_has_a_reason(prior: Band) -> None:
     assert "sub-mix" in str(system.answers(Query({frozenset({"bass", "drums"}): one}, frozenset({"piano"}))))
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 2, 1000), (1, 5, 2, 8 * 128), (1, 5, 1, 7 * 128)])
+def test_windows_that_do_not_fit_are_answered_with_what_does(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match=r"set data\.channels=2 and, for example, data\.frames=896"):
+        Band(CONFIG).loss(torch.zeros(shape), torch.Generator())
+
+
 def test_a_configuration_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="cover the 256 bins"):
         BandConfig(bins=256, frames=16, net=NET)
     with pytest.raises(ValueError, match="multiples of 2"):
         BandConfig(bins=128, frames=15, net=NET)
+    with pytest.raises(ValueError, match=r"net\.attention_heads must divide the last of net\.widths, 8"):
+        BandConfig(bins=128, frames=16, net=dataclasses.replace(NET, attention_heads=3))
     assert math.isclose(CONFIG.window, 15 * 128)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemwise.codecs.lapped import Lapped
+from stemwise.errors import ModelError
 from stemwise.nets.bandnet import BandNet, BandNetConfig
 
 CLEAN = 0.002
@@ -45,6 +46,8 @@ class BandConfig:
             raise ValueError(f"net.patches must cover the {self.bins} bins exactly")
         if self.frames % step or self.net.positions % step:
             raise ValueError(f"frames and the number of patches must be multiples of {step}")
+        if self.net.widths[-1] % self.net.attention_heads:
+            raise ValueError(f"net.attention_heads must divide the last of net.widths, {self.net.widths[-1]}")
         if self.net.slots != len(self.stems) + 1:
             raise ValueError(f"{len(self.stems)} stems and the mixture need net.slots of {len(self.stems) + 1}")
 
@@ -152,8 +155,15 @@ class Band(nn.Module):
         Where the mixture is heard, the root of a stem's error relative to its own energy, as separation is judged, and a
         little of the mean of all stems (all of it, where a stem rests); the best guess is then near the median. Elsewhere the
         squared error over the mean alone: sampling needs the mean, and of a stem that plays in two windows of five the
-        median is silence.
+        median is silence. Raises ModelError for windows that do not fit the network.
         """
+        frames, rest = divmod(batch.shape[-1], self.config.bins)
+        if rest or (frames + 1) % self.config.step or batch.shape[2] != 2:
+            good = ((frames + 1) // self.config.step or 1) * self.config.step - 1
+            raise ModelError(
+                f"windows of {batch.shape[2]} channel(s) and {batch.shape[-1]} samples do not fit this model; set data.channels=2 "
+                f"and, for example, data.frames={good * self.config.bins}"
+            )
         sigma = draw_levels(batch.shape[0], batch.shape[1], generator)
         if self.training:
             batch = remixed(batch, sigma[:, -1] <= CLEAN, generator)
