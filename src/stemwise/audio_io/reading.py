@@ -107,8 +107,9 @@ class AudioSource:
             self._guard(lambda: self._decoder.seek(start), start)
         block = self._guard(lambda: self._decoder.read(frames, dtype="float32", always_2d=True), start)
         self._cursor = start + len(block)
-        if not (wild := np.abs(block) <= LOUDEST).all():
-            frame, channel = np.argwhere(~wild)[0]
+        playable = np.abs(block) <= LOUDEST
+        if not playable.all():
+            frame, channel = np.argwhere(~playable)[0]
             raise AudioFileError(
                 f"{self.info.path}: the sample at {(start + frame) / self.rate:.3f} s (channel {channel + 1}) is "
                 f"{block[frame, channel]}, not a number that can be played. Export the file again, or repair it there "

@@ -29,6 +29,9 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 Hook = Callable[..., Any]
 Layer = TypeVar("Layer", bound=nn.Module)
 
+HOOKING = threading.RLock()
+"""Hooks hang on a network that other threads may share: one pass at a time has them."""
+
 
 @dataclass(frozen=True, eq=False)
 class UNetResiduals:
@@ -261,10 +264,6 @@ def recomputed(*blocks: nn.Module) -> Iterator[None]:
     finally:
         for block in blocks:
             del block.forward
-
-
-HOOKING = threading.RLock()
-"""Hooks hang on a network that other threads may share: one pass at a time has them."""
 
 
 @contextlib.contextmanager
