@@ -115,6 +115,19 @@ def test_the_same_file_twice_is_scored_and_said(run: Run) -> None:
     assert "given as both sides" in result.stderr
 
 
+def test_a_copy_of_the_context_is_said(run: Run) -> None:
+    bass, piano, guitar = np.random.default_rng(3).standard_normal((3, 1, 8 * RATE)) * 0.1
+    for name, stem in (("bass", bass), ("piano", piano), ("guitar", guitar)):
+        write_audio(f"take/{name}.wav", stem, RATE)
+    assert "copy" not in run("take").stdout
+    write_audio("take/guitar.wav", -0.5 * (bass + piano), RATE)
+    said = "guitar: 100% of it may be a copy of the context upside down (correlation -1.00)"
+    assert said in run("take").stdout
+    assert said.removeprefix("guitar") in run("take", "--stem", "guitar").stdout
+    write_audio("take/guitar.wav", bass + piano, RATE)
+    assert "guitar: 100% of it may be a copy of the context (correlation +1.00)" in run("take").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

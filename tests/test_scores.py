@@ -67,6 +67,21 @@ def test_every_number_is_finite_for_one_file_twice() -> None:
     assert all(math.isfinite(value) for values in found.curves.values() for value in values)
 
 
+@pytest.mark.parametrize("gain", [1.0, -0.3])
+def test_a_copy_is_told_from_company(gain: float) -> None:
+    heard, made = np.random.default_rng(3).standard_normal((2, 1, 21 * RATE)).astype(np.float32) * 0.1
+    assert abs(score(heard, made, rate=RATE, how=HOW).correlation) < 0.02
+    assert score(heard, gain * heard, rate=RATE, how=HOW).correlation == pytest.approx(math.copysign(1, gain))
+    some = score(heard, made + gain * heard, rate=RATE, how=HOW)
+    assert some.correlation == pytest.approx(gain / math.hypot(1, gain), abs=0.02)
+    assert some.plain()["correlation"] == round(some.correlation, 4)
+
+
+def test_correlation_takes_no_window_that_is_not_scored() -> None:
+    late = np.where(np.arange(21 * RATE) < 10 * RATE, 0.0, -STEMS["bass"]).astype(np.float32)
+    assert score(STEMS["bass"], late, rate=RATE, how=dataclasses.replace(HOW, hop=5.0)).correlation == pytest.approx(-1)
+
+
 def test_bad_signals_are_told_apart(tmp_path: Path) -> None:
     stem, hiss = STEMS["bass"], 1e-5 * np.random.default_rng(0).standard_normal((1, 21 * RATE))
     with pytest.raises(ScoreError, match="never both audible"):

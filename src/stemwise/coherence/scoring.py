@@ -73,6 +73,7 @@ class Heard:
         seconds: length of a window.
         embeddings: (row, part, window, dim) on the CPU, parts in the encoder's order.
         levels: (row, window) dBFS of the mono signal.
+        products: (row, row, window) mean products of two mono signals.
     """
 
     rows: tuple[Part, ...]
@@ -80,10 +81,21 @@ class Heard:
     seconds: float
     embeddings: Tensor
     levels: NDArray[np.float64]
+    products: NDArray[np.float64]
 
     def audible(self, *rows: Part) -> NDArray[np.bool_]:
         """(window,): where every one of the rows is audible."""
         return np.all(self.levels[[self.rows.index(row) for row in rows]] >= AUDIBLE_DBFS, axis=0)
+
+    def correlation(self, context: Part, made: Part) -> float:
+        """Of the two waves over the windows in which both are audible, from -1 to 1; its square is the share of one that is
+        the other at some gain. 0 where there is no such window.
+
+        Encoders of magnitudes hear neither sign nor phase, so to them the best company is a copy.
+        """
+        rows = [self.rows.index(context), self.rows.index(made)]
+        (xx, xy), (_, yy) = self.products[np.ix_(rows, rows)][..., self.audible(context, made)].sum(-1)
+        return float(np.clip(xy / np.sqrt(xx * yy), -1, 1)) if xx * yy > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +142,12 @@ def hear(
     ordered = tuple(dict.fromkeys(rows))
     mixing = np.array([[name in row for name in names] for row in ordered], np.float32)
     starts: list[float] = []
-    levels, embeddings = [], []
+    levels, products, embeddings = [], [], []
     for batch in _batches(windows, max(1, _BATCH // len(ordered))):
         starts += [start / encoder.rate for start, _ in batch]
         mixed = np.einsum("rs,wst->wrt", mixing, np.stack([signal for _, signal in batch]))
         levels.append(level_dbfs(mixed))
+        products.append(mixed @ mixed.swapaxes(1, 2) / mixed.shape[-1])
         h = embed_parts(encoder, torch.from_numpy(mixed).flatten(0, 1))
         embeddings.append(h.unflatten(0, mixed.shape[:2]).cpu())
     return Heard(
@@ -143,6 +156,7 @@ def hear(
         encoder.window / encoder.rate,
         torch.cat(embeddings).permute(1, 2, 0, 3),
         np.concatenate(levels).T,
+        np.concatenate(products).astype(np.float64).transpose(1, 2, 0),
     )
 
 

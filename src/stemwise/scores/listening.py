@@ -211,6 +211,7 @@ def _score(
         means.get("harmonic"),
         means.get("percussive"),
         _interval(found.stretches(found.chances)),
+        heard.correlation(context, made),
         found.coverage,
         seconds,
         tuple(map(float, found.starts)),

@@ -25,6 +25,8 @@ class Score:
         coherence: of the whole sound.
         harmonic, percussive: of that part of the sound alone; None where the encoder cannot tell them apart.
         probability: see above.
+        correlation: of the two waves, from -1 to 1, where both are above -60 dBFS. Its square is the share of one that is a copy of
+            the other: bleeding, or an echo (below 0 upside down), which encoders take for the best of company.
         coverage: the share of the windows in which both sides are above -60 dBFS; the others are left out.
         seconds: length of the song.
         starts: of the windows that were scored, in seconds.
@@ -35,6 +37,7 @@ class Score:
     harmonic: Interval | None
     percussive: Interval | None
     probability: Interval | None
+    correlation: float
     coverage: float
     seconds: float
     starts: tuple[float, ...]
@@ -46,6 +49,7 @@ class Score:
         return {
             **intervals,
             "probability": _plain(self.probability),
+            "correlation": round(self.correlation, 4),
             "coverage": round(self.coverage, 4),
             "seconds": round(self.seconds, 3),
             "starts": [round(start, 4) for start in self.starts],
