@@ -14,36 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemwise.diffusion import (
-    RULES,
-    Constraint,
-    Free,
-    Known,
-    NoiseSource,
-    common,
-    cost,
-    from_alphas_cumprod,
-    last,
-    preserving,
-    sample,
-    seeded,
-    spaced_timesteps,
-)
+from stemwise.diffusion import Constraint, Free, Known, NoiseSource, common, cost, seeded
 from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.stems import known_names
 from stemwise.systems.componet import Componet, ComponetSampling
+from stemwise.systems.componet_base import AudioLdm2
 from stemwise.systems.componet_prompts import task
-from stemwise.systems.system import Context, Mono, Phase, Seam, phase_of, trained, unanswerable
+from stemwise.systems.latent_system import LatentMono
+from stemwise.systems.system import Context, Phase, phase_of, unanswerable
 
 
 @dataclass(frozen=True)
-class ComponetSystem(Mono):
-    """A base, its adapter, and how they are sampled (`how`, by default as the model's configuration says).
-
-    `phase` says how a separated stem gets its wave: by masking the mixture's spectrogram with the stems' spectrograms,
-    so that the stems sum to it, or by the vocoder, as published. `precision` is what the U-Nets are evaluated in.
-    """
+class ComponetSystem(LatentMono):
+    """A base, its adapter, and how they are sampled (`how`, by default as the model's configuration says)."""
 
     prior: Componet
     precision: torch.dtype = torch.float32
@@ -63,24 +47,9 @@ class ComponetSystem(Mono):
         return replace(self, sampling=sampling, phase=self.phase if phase is None else phase_of(phase))
 
     @property
-    def seam(self) -> Seam:
-        """Whole latents; the wave made of them has a phase of its own."""
-        return Seam.about(self.window, self.rate, self.prior.config.base.codec.stride)
-
-    @property
-    def evaluations(self) -> int:
-        """As the configuration says."""
-        return (self.how.extracting or self.how.steps) * cost(self.how.rule)
-
-    @property
-    def steps(self) -> int:
-        """As the configuration says."""
-        return self.how.steps
-
-    @property
-    def sums(self) -> bool:
-        """Whether separated stems sum to the mixture: not as the vocoder makes them."""
-        return self.phase == "mixture"
+    def latents(self) -> AudioLdm2:
+        """The base's."""
+        return self.prior.base
 
     def steps_for(self, heard: Sequence[str], wanted: Sequence[str]) -> int:
         """How many a question takes, as the configuration says."""
@@ -113,14 +82,14 @@ class ComponetSystem(Mono):
         padded = F.pad(wave, (0, -time % prior.config.base.codec.stride))
         latent = prior.base.encode(padded)
         count = len(parts)
-        made = self._sample(
+        denoiser = prior.denoiser(
             latent.repeat_interleave(count, 0),
             self._mask([heard] * count).repeat(len(wave), 1),
             self._mask(parts).repeat(len(wave), 1),
-            Free((len(wave) * count, *latent.shape[1:])),
-            steps,
-            common(seeded(0, wave.device)),
+            self.how,
         )
+        free = Free((len(wave) * count, *latent.shape[1:]))
+        made = self._sample(denoiser, free, steps, common(seeded(0, wave.device)))
         levels = prior.base.levels(made).unflatten(0, (len(wave), count))
         if self.phase == "vocoder":
             stems = prior.base.codec.vocode(levels)[..., :time]
@@ -163,8 +132,8 @@ class ComponetSystem(Mono):
             known = base.encode((fixed[0] * fixed[1]).reshape(-1, fixed[1].shape[-1])).expand(shape)
             constraint = Known(known, whole[None, None, :, None].expand(shape))
         before, after = (self._mask([side]).expand(count, -1) for side in (heard, wanted))
-        noise = candidates(seeds, mix.device)
-        made = self._sample(latent.expand(shape), before, after, constraint, steps, noise)
+        denoiser = self.prior.denoiser(latent.expand(shape), before, after, self.how)
+        made = self._sample(denoiser, constraint, steps, candidates(seeds, mix.device))
         return base.codec.vocode(base.levels(made))
 
     @torch.no_grad()
@@ -203,22 +172,6 @@ class ComponetSystem(Mono):
     def _mask(self, sides: Sequence[Sequence[str]]) -> Tensor:
         rows = [[name in side for name in self.names] for side in sides]
         return torch.tensor(rows, device=next(self.prior.parameters()).device)
-
-    def _sample(
-        self, heard: Tensor, heard_stems: Tensor, wanted: Tensor, constraint: Constraint, steps: int, noise: NoiseSource
-    ) -> Tensor:
-        denoiser = self.prior.denoiser(heard, heard_stems, wanted, self.how)
-
-        def at_precision(x: Tensor, sigma: Tensor, /) -> Tensor:
-            with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-                return denoiser(x, sigma)
-
-        config = self.prior.config.base
-        trained(self.prior.base.scale)
-        times = spaced_timesteps(self.how.spacing, steps, config.timesteps)
-        sigmas = from_alphas_cumprod(self.prior.base.alphas_cumprod, times)
-        start = preserving(sigmas[0]).float() * constraint.noise(noise)
-        return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x
 
 
 def candidates(seeds: Sequence[int], device: torch.device) -> NoiseSource:

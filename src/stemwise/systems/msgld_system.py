@@ -10,35 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemwise.diffusion import (
-    RULES,
-    Constraint,
-    Denoiser,
-    Free,
-    Known,
-    NoiseSource,
-    common,
-    cost,
-    from_alphas_cumprod,
-    last,
-    preserving,
-    sample,
-    seeded,
-    spaced_timesteps,
-)
+from stemwise.diffusion import Constraint, Free, Known, common, cost, seeded
+from stemwise.systems.latent_system import LatentMono
 from stemwise.systems.msgld import LatentSampling, Msgld
-from stemwise.systems.system import Context, Mono, Phase, Seam, phase_of, trained
+from stemwise.systems.system import Context, Phase, phase_of
 
 
 @dataclass(frozen=True)
-class MsgldSystem(Mono):
-    """A latent prior of all stems, and how it is sampled (`how`, by default as the model's configuration says).
-
-    `precision` is what the U-Net is evaluated in; codec and state stay float32. Sampling starts at the published levels'
-    noisiest and, unlike the published loop, ends at the clean estimate. `phase` says how a separated stem gets its wave: by
-    masking the mixture's spectrogram with the stems' spectrograms, so that the stems sum to it, or by the vocoder, as
-    published.
-    """
+class MsgldSystem(LatentMono):
+    """A latent prior of all stems, and how it is sampled (`how`, by default as the model's configuration says)."""
 
     prior: Msgld
     precision: torch.dtype = torch.float32
@@ -59,24 +39,9 @@ class MsgldSystem(Mono):
         return replace(self, sampling=sampling, phase=self.phase if phase is None else phase_of(phase))
 
     @property
-    def seam(self) -> Seam:
-        """Whole latents; the wave made of them has a phase of its own."""
-        return Seam.about(self.window, self.rate, self.prior.config.codec.stride)
-
-    @property
-    def evaluations(self) -> int:
-        """As the configuration says."""
-        return (self.how.extracting or self.how.steps) * cost(self.how.rule)
-
-    @property
-    def steps(self) -> int:
-        """As the configuration says."""
-        return self.how.steps
-
-    @property
-    def sums(self) -> bool:
-        """Whether separated stems sum to the mixture: not as the vocoder makes them."""
-        return self.phase == "mixture"
+    def latents(self) -> Msgld:
+        """The prior itself."""
+        return self.prior
 
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
@@ -123,18 +88,6 @@ class MsgldSystem(Mono):
         x = self._sample(self.prior.denoiser(None), constraint, steps, seeded(seed, device))
         rows = [self.names.index(name) for name in wanted]
         return self.prior.codec.vocode(self.prior.levels(x[0, rows]))[:, None]
-
-    def _sample(self, denoiser: Denoiser, constraint: Constraint, steps: int, noise: NoiseSource) -> Tensor:
-        def at_precision(x: Tensor, sigma: Tensor, /) -> Tensor:
-            with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-                return denoiser(x, sigma)
-
-        config = self.prior.config
-        trained(self.prior.scale)
-        times = spaced_timesteps(self.how.spacing, steps, config.timesteps)
-        sigmas = from_alphas_cumprod(self.prior.alphas_cumprod, times)
-        start = preserving(sigmas[0]).float() * constraint.noise(noise)
-        return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x
 
     def _given(self, context: Context, device: torch.device) -> Constraint:
         """Known stems whole, spans as far as whole latents were heard."""
