@@ -7,6 +7,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +19,8 @@ from stemwise import cli
 from stemwise.audio_io import encoding, write_audio
 from stemwise.checkpoint import save_model
 from stemwise.coherence.cocola import Cocola, CocolaConfig
+from stemwise.evaluate.study import Study
+from stemwise.recipe import Recipe, Section
 from stemwise.songs.synthetic import compose, write_midi
 from stemwise.systems.gmsdi import Gmsdi
 from tiny_band import RATE, music, write_tiny_band
@@ -107,3 +110,22 @@ def test_readme_names_every_verb() -> None:
     assert len(verbs) >= 9
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [verb for verb in verbs if f"`{verb}" not in readme] == []
+
+
+def _fields(section: type[Section]) -> set[str]:
+    """Names of the fields of a section and of those within it."""
+    found: set[str] = set()
+    for name, field in section.model_fields.items():
+        within = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        within += [
+            kind for nested in map(get_args, get_args(field.annotation)) for kind in nested if isinstance(kind, type)
+        ]
+        found |= {name}.union(*(_fields(kind) for kind in within if issubclass(kind, Section)))
+    return found
+
+
+@pytest.mark.parametrize(("pages", "section"), [("train data", Recipe), ("evaluate", Study)])
+def test_every_key_of_a_file_is_explained(pages: str, section: type[Section]) -> None:
+    text = "".join((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in pages.split())
+    code = [*re.findall(r"```.*?```", text, re.DOTALL), *re.findall(r"`[^`\n]+`", text)]
+    assert _fields(section) - set(re.findall(r"\w+", " ".join(code))) == set()
