@@ -366,10 +366,10 @@ class Model:
                 if where.any():
                     fixed[name] = (signal.to(self.device), where.to(self.device))
             heard = {name: cut(signal, start, self.window).to(self.device) for name, signal in context.items()}
-            window = self.system.sample(
-                wanted, Context(heard, fixed, scale), seed=run.seed * 1_000_003 + index, steps=run.steps
-            ).cpu()
-            run.tell(min(total, start + self.window) / self.rate, total / self.rate)
+            told = run.within(start + overlap if index else 0, min(total, start + self.window), total, self.rate)
+            asked = Context(heard, fixed, scale, told)
+            window = self.system.sample(wanted, asked, seed=run.seed * 1_000_003 + index, steps=run.steps).cpu()
+            told(1.0)
             return window
 
         for block in continue_windows(make, total, self.window, overlap, fade=self.system.seam.fade):
@@ -427,3 +427,7 @@ class Run:
     def tell(self, done: float, total: float) -> None:
         """Report seconds of audio done; raises `Cancelled` when told to stop."""
         tell(self.progress, done, total, self.started)
+
+    def within(self, start: int, end: int, total: int, rate: int) -> Callable[[float], None]:
+        """What reports the share that is done of the frames from start to end."""
+        return lambda share: self.tell((start + share * (end - start)) / rate, total / rate)

@@ -85,8 +85,8 @@ def _continued(
             fixed = (cut(known[:, 0], 0, system.window).to(device), where.to(device))
         window = cut(mix[0], start, system.window).to(device)
         each = [seed * 1_000_003 + index for seed in seeds]
-        made = system.answer(window, heard, wanted, seeds=each, steps=run.steps, fixed=fixed)
-        run.tell(min(total, start + system.window) / system.rate, total / system.rate)
+        told = run.within(start + overlap if index else 0, min(total, start + system.window), total, system.rate)
+        made = system.answer(window, heard, wanted, seeds=each, steps=run.steps, fixed=fixed, told=told)
         return made[:, None].cpu()
 
     return torch.cat(list(continue_windows(make, total, system.window, overlap, fade=system.seam.fade)), -1)

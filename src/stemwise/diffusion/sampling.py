@@ -9,7 +9,6 @@ DDIM with eta 0 is `euler`, DDPM is `ancestral`, in sigma-space.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +32,7 @@ class State:
     sigma: Tensor  # the level reached, ()
     x: Tensor  # the full state at that level; at 0 the result
     denoised: Tensor  # the full-state estimate of the clean state that the step used
+    share: float  # of the way that is done, up to 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,18 +226,22 @@ def sample(
             restricted = restrict(denoiser, constraint)
             u, denoised = step(restricted, u, raised, sigma_next, partial(constraint.noise, noise), past)
             past = Past(raised, denoised)
-            yield State(index, turn, sigma_next, constraint.lift(u, sigma_next), constraint.lift(denoised, 0.0))
+            share = (index + (turn + 1) / resample) / (len(sigmas) - 1)
+            yield State(index, turn, sigma_next, constraint.lift(u, sigma_next), constraint.lift(denoised, 0.0), share)
             if turn + 1 < resample:
                 u = u + (sigma**2 - sigma_next**2).sqrt() * constraint.noise(noise)
                 past = None
 
 
-def last(states: Iterable[State]) -> State:
-    """Run to the end; the last State's x is the result."""
-    end = deque(states, maxlen=1)
-    if not end:
+def last(states: Iterable[State], told: Callable[[float], object] | None = None) -> State:
+    """Run to the end; the last State's x is the result. `told` hears the share that is done after every step."""
+    end: State | None = None
+    for end in states:
+        if told is not None:
+            told(end.share)
+    if end is None:
         raise QueryError("nothing was sampled: there are no states")
-    return end[0]
+    return end
 
 
 def seeded(seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> NoiseSource:

@@ -157,7 +157,7 @@ class BandSystem(System):
         sigmas = karras(steps, 0.01, 0.99 * ABSENT, 5.0)
         # A force falls with sigma^2, so a multistep rule, which subtracts a share of the estimate before, would turn its sign.
         step = dpmpp_2m if self.guide is None else euler
-        x = last(sample(denoiser, sigmas, noise, step=step, constraint=constraint)).x
+        x = last(sample(denoiser, sigmas, noise, step=step, constraint=constraint), context.told).x
         made = prior.decode(x)[0] * context.scale
         return made[[order.index(i) for i in range(len(order))]]
 

@@ -6,7 +6,7 @@ generation and accompaniment for one stem after the other, each hearing those be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -110,6 +110,7 @@ class ComponetSystem(LatentMono):
         seeds: Sequence[int],
         steps: int,
         fixed: tuple[Tensor, Tensor] | None = None,
+        told: Callable[[float], object] | None = None,
     ) -> Tensor:
         """Mixes (seed, time) of the wanted stems, given a mix (time,) of the heard ones: one candidate for each seed.
 
@@ -133,7 +134,7 @@ class ComponetSystem(LatentMono):
             constraint = Known(known, whole[None, None, :, None].expand(shape))
         before, after = (self._mask([side]).expand(count, -1) for side in (heard, wanted))
         denoiser = self.prior.denoiser(latent.expand(shape), before, after, self.how)
-        made = self._sample(denoiser, constraint, steps, candidates(seeds, mix.device))
+        made = self._sample(denoiser, constraint, steps, candidates(seeds, mix.device), told)
         return base.codec.vocode(base.levels(made))
 
     @torch.no_grad()
@@ -147,12 +148,17 @@ class ComponetSystem(LatentMono):
         device = next(self.prior.parameters()).device
         made: dict[str, Tensor] = {}
         beside: dict[str, Tensor] = {name: signal[0] for name, signal in context.known.items()}
+
+        def told(share: float) -> None:
+            if context.told is not None:
+                context.told((len(made) + share) / len(wanted))
+
         for name in (name for name in self.names if name in wanted):
             mix = sum(beside.values(), torch.zeros(self.window, device=device))
             held = context.fixed.get(name)
             fixed = None if held is None else (held[0][0], held[1])
             own = [seed * len(self.names) + self.names.index(name)]  # stems of one noise would resemble each other
-            made[name] = self.answer(mix, tuple(beside), (name,), seeds=own, steps=steps, fixed=fixed)[0]
+            made[name] = self.answer(mix, tuple(beside), (name,), seeds=own, steps=steps, fixed=fixed, told=told)[0]
             beside[name] = made[name] if fixed is None else torch.where(fixed[1], fixed[0], made[name])
         return torch.stack([made[name] for name in wanted])[:, None]
 

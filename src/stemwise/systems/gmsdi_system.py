@@ -176,7 +176,7 @@ class GmsdiSystem(Mono):
         shape = (1, free + bool(given), self.window)
         if not given and not context.fixed:
             step = self._exact(tuple(range(sources)), sources)
-            x = last(sample(prior, sigmas, noise, constraint=Free(shape), step=step)).x
+            x = last(sample(prior, sigmas, noise, constraint=Free(shape), step=step), context.told).x
         else:
             values, mask = torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.bool, device=device)
             for name, (signal, where) in context.fixed.items():
@@ -185,7 +185,7 @@ class GmsdiSystem(Mono):
                 values[0, free], mask[0, free] = torch.stack(given).sum(0), True
             part = tuple(slot for slot in range(shape[1]) if slot != sources)
             denoiser = self._coupled(_beside(prior, free), part, sources, _least(len(part), sigmas))
-            x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=euler)).x
+            x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=euler), context.told).x
         return x[0, [order.index(name) for name in wanted], None]
 
     def _pull(self, part: tuple[int, ...], mixture: int, sigma: Tensor, least: float = 0.0) -> SlotCoupling:

@@ -145,7 +145,8 @@ class Joint(Mono):
                 step=RULES[how.rule],
                 churn=churn,
                 resample=how.resample,
-            )
+            ),
+            context.told,
         ).x
         return x[0, [self.names.index(name) for name in wanted], None]
 

@@ -136,11 +136,19 @@ class LatentGmsdi(System):
             waves = self._waves(x)
             return waves[:, -1] - waves[:, :-1].sum(1) - given
 
-        latents = self._drawn(prompts[:1] if alone else prompts, None if alone else gap, 1, seed, steps)
+        latents = self._drawn(prompts[:1] if alone else prompts, None if alone else gap, 1, seed, steps, context.told)
         waves = dict(zip(order, self._waves(latents[:, : len(order)])[0]))
         return torch.stack([waves[name] for name in wanted])
 
-    def _drawn(self, prompts: Sequence[Prompt], gap: Gap | None, count: int, seed: int, steps: int) -> Tensor:
+    def _drawn(
+        self,
+        prompts: Sequence[Prompt],
+        gap: Gap | None,
+        count: int,
+        seed: int,
+        steps: int,
+        told: Callable[[float], object] | None = None,
+    ) -> Tensor:
         """Latents (count, prompt, ...), from noise of their own for each item."""
         shape = (
             count,
@@ -151,7 +159,8 @@ class LatentGmsdi(System):
         if gap is not None:
             denoiser = pulled(denoiser, gap, self.gamma)
         sigmas = exponential(steps, self.prior.sigma_min, self.prior.sigma_max)
-        return last(sample(denoiser, sigmas, seeded(seed, self._device), constraint=Free(shape), step=dpmpp_2m)).x
+        way = sample(denoiser, sigmas, seeded(seed, self._device), constraint=Free(shape), step=dpmpp_2m)
+        return last(way, told).x
 
     def _waves(self, latents: Tensor) -> Tensor:
         """(batch, slot, channel, time), cut or padded to the window."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,7 +62,14 @@ class LatentMono(Mono):
         """Whether separated stems sum to the mixture: not as the vocoder makes them."""
         return self.phase == "mixture"
 
-    def _sample(self, denoiser: Denoiser, constraint: Constraint, steps: int, noise: NoiseSource) -> Tensor:
+    def _sample(
+        self,
+        denoiser: Denoiser,
+        constraint: Constraint,
+        steps: int,
+        noise: NoiseSource,
+        told: Callable[[float], object] | None = None,
+    ) -> Tensor:
         """Clean latents; unlike the published loops it ends at the clean estimate. Raises ModelError for untrained models."""
 
         def at_precision(x: Tensor, sigma: Tensor, /) -> Tensor:
@@ -73,4 +81,5 @@ class LatentMono(Mono):
         times = spaced_timesteps(self.how.spacing, steps, latents.config.timesteps)
         sigmas = from_alphas_cumprod(latents.alphas_cumprod, times)
         start = preserving(sigmas[0]).float() * constraint.noise(noise)
-        return last(sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)).x
+        way = sample(at_precision, sigmas, noise, constraint=constraint, step=RULES[self.how.rule], x=start)
+        return last(way, told).x

@@ -85,7 +85,7 @@ class MsgldSystem(LatentMono):
         """
         device = next(self.prior.parameters()).device
         constraint = self._given(context, device)
-        x = self._sample(self.prior.denoiser(None), constraint, steps, seeded(seed, device))
+        x = self._sample(self.prior.denoiser(None), constraint, steps, seeded(seed, device), context.told)
         rows = [self.names.index(name) for name in wanted]
         return self.prior.codec.vocode(self.prior.levels(x[0, rows]))[:, None]
 

@@ -29,12 +29,14 @@ class Context:
     """What a window is asked with: known stems (channel, time), where wanted ones are already known, a common scale.
 
     ``fixed`` maps wanted stems to (signal (channel, time), frames known: bool (time,)); ``scale`` is what the mixture's
-    root mean square is thought to be, in sample units.
+    root mean square is thought to be, in sample units. ``told`` hears which share of the work is done; an error that it raises
+    ends the work.
     """
 
     known: Mapping[str, Tensor]
     fixed: Mapping[str, tuple[Tensor, Tensor]]
     scale: float
+    told: Callable[[float], object] | None = None
 
 
 @dataclass(frozen=True)
