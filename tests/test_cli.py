@@ -185,6 +185,7 @@ def test_info_and_doctor(run: Run, model: Path) -> None:
     assert "bass, drums, guitar, piano, other" in shown
     assert "44,100" in shown
     facts = json.loads(run("doctor", "--json", with_model=False).stdout)
+    assert (facts["format"], facts["verb"], facts["exit_code"]) == (1, "doctor", 0)
     assert facts["packages"]["torch"]
     assert set(facts["fonts"]) == {"train", "validation", "test"}
     assert facts["try"].startswith("stemwise separate")

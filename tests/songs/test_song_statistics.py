@@ -52,7 +52,9 @@ def test_songs_that_could_not_be_read_are_told_by_the_exit_code(root: Path) -> N
     trees.cut(root / "three" / "bass.wav")
     result = CliRunner().invoke(cli.app, ["songs", "stats", str(root), "--json"])
     assert result.exit_code == 1 and "unreadable: three" in result.stderr
-    assert json.loads(result.stdout)["songs"] == 2
+    document = json.loads(result.stdout)
+    assert document["songs"] == 2
+    assert (document["format"], document["verb"], document["exit_code"]) == (1, "songs stats", 1)
 
 
 def test_songs_without_stems_are_nothing_to_measure(tmp_path: Path) -> None:

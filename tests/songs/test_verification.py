@@ -109,6 +109,7 @@ def test_command_reports_and_its_exit_code_says_whether_training_would_break(tmp
     assert code == 1 and "corrupt: Ünal & Søn - Café: vocals.wav missing" in said
     result = CliRunner().invoke(cli.app, ["songs", "verify", str(root), "--json"])
     document = json.loads(result.stdout)
+    assert (document["format"], document["verb"], document["exit_code"]) == (1, "songs verify", 1)
     assert result.exit_code == 1 and not document["ok"] and document["layout"] == "musdb"
     assert document["corrupt"][0]["song"] == "Ünal & Søn - Café"
 

@@ -43,10 +43,11 @@ class Voice:
         if self.verbose:
             print(text, file=sys.stderr, flush=True)
 
-    def hand_over(self, document: Mapping[str, Any]) -> None:
-        """The result, for scripts."""
+    def hand_over(self, verb: str, document: Mapping[str, Any], code: Code = Code.OK) -> None:
+        """The result, for scripts: format 1, the verb and the exit code, and what the verb has to say."""
         if self.as_json:
-            print(json.dumps(document, indent=2), flush=True)  # ASCII: whatever stdout's encoding, it is JSON
+            whole = {"format": 1, "verb": verb, "exit_code": int(code), **document}
+            print(json.dumps(whole, indent=2), flush=True)  # ASCII: whatever stdout's encoding, it is JSON
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[Progress], None]]:

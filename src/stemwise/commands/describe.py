@@ -51,7 +51,7 @@ def info(
         voice.say(line)
     if card.is_file():
         voice.say("\n" + card.read_text(encoding="utf-8").strip())
-    voice.hand_over({"format": 1, **facts})
+    voice.hand_over("info", facts)
 
 
 def _audio(about: ModelInfo, model: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _pipeline(model: str, as_json: bool) -> None:
     voice = Voice(as_json=as_json)
     for line in _lines(facts):
         voice.say(line)
-    voice.hand_over({"format": 1, **facts})
+    voice.hand_over("info", facts)
 
 
 def doctor(as_json: o.Json = False) -> None:
@@ -128,7 +128,7 @@ def doctor(as_json: o.Json = False) -> None:
     missing = [extra for extra, there in facts["extras"].items() if not there]
     if missing:
         voice.say(f"extras that are not installed: pip install 'stemwise[{','.join(missing)}]'")
-    voice.hand_over({"format": 1, **facts})
+    voice.hand_over("doctor", facts)
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

@@ -138,7 +138,7 @@ def evaluate(
         codes.append(code)
     worst = max(codes)
     figures = documents.get("", {"tables": documents})
-    voice.hand_over({"format": 1, "verb": "evaluate", **figures, "exit_code": int(worst)})
+    voice.hand_over("evaluate", figures, worst)
     raise typer.Exit(worst)
 
 
@@ -154,7 +154,7 @@ def compare(
     compared = pair_up(first, second)
     voice = Voice(as_json=as_json)
     voice.say(comparison(compared).rstrip())
-    voice.hand_over(plain_comparison(compared))
+    voice.hand_over("compare", plain_comparison(compared))
 
 
 def _studies(

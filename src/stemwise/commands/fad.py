@@ -65,7 +65,7 @@ def fad(
     cache = FrameCache(network, cache_folder())
     real, frames_of_reference = _reference(reference, cache, save_statistics)
     document: dict[str, Any] = {
-        "format": 1, "metric": "fad", "embedding": network.name, "version": network.version,
+        "metric": "fad", "embedding": network.name, "version": network.version,
         "dimensions": network.dimensions, "reference": reference.name, "generated": generated.name,
         "reference_frames": frames_of_reference, "seed": seed,
     }  # fmt: skip
@@ -86,7 +86,7 @@ def fad(
             f"{document['generated_frames']} frames)"
         )
         _extra(document, voice, real, songs, (smallest or 500) if infinity else None, per_song, seed)
-    voice.hand_over(document)
+    voice.hand_over("fad", document)
 
 
 def _distances(real: Gaussian, songs: dict[str, Floats32], seed: int) -> dict[str, Any]:

@@ -46,16 +46,18 @@ def pack(
     left_out = list(dict.fromkeys([*found.problems, *(problem for shard in shards for problem in shard.left_out)]))
     packed = sum(shard.songs for shard in shards)
     voice.say(f"{out}: {packed} songs in {len(shards)} shards, {len(left_out)} left out")
+    code = Code.FAILED if left_out else Code.OK
     voice.hand_over(
+        "songs pack",
         {
-            "format": 1,
             "out": str(out),
             "songs": packed,
             "shards": [{"number": s.number, "written": s.written, "songs": s.songs, "bytes": s.bytes} for s in shards],
             "left_out": [{"song": problem.name, "reason": problem.reason} for problem in left_out],
-        }
+        },
+        code,
     )
-    raise typer.Exit(Code.FAILED if left_out else Code.OK)
+    raise typer.Exit(code)
 
 
 def _check_apart(source: Path, out: Path) -> None:

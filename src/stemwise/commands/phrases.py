@@ -37,7 +37,7 @@ def phrases(
         if done % 1000 == 0:
             voice.say(f"{done} files, {total} phrases")
     voice.say(f"{out}: {total} phrases of {done} files")
-    voice.hand_over({"format": 1, "out": str(out), "files": done, "phrases": total})
+    voice.hand_over("songs phrases", {"out": str(out), "files": done, "phrases": total})
 
 
 def _melodies(file: Path | None) -> dict[str, int]:

@@ -126,9 +126,7 @@ def conclude(voice: Voice, verb: str, outcomes: Sequence[Outcome]) -> Code:
         voice.say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
         if failed:
             complain(f"{len(failed)} of {len(outcomes)} inputs failed: {', '.join(str(o.item.source) for o in failed)}")
-    voice.hand_over(
-        {"format": 1, "verb": verb, "exit_code": int(code), "outcomes": [_plain(outcome) for outcome in outcomes]}
-    )
+    voice.hand_over(verb, {"outcomes": [_plain(outcome) for outcome in outcomes]}, code)
     return code
 
 

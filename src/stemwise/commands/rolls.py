@@ -85,11 +85,11 @@ def rolls(
             truths.append(original.sounding())
             made.append(separated.sounding())
         figures = _figures(torch.cat(truths), torch.cat(made), layout.stems)
-        document = {"format": 1, "verb": "rolls", "out": str(out), "windows": count, **figures}
-        (folder / FIGURES).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        document = {"out": str(out), "windows": count, **figures}
+        (folder / FIGURES).write_text(json.dumps({"format": 1, **document}, indent=2) + "\n", encoding="utf-8")
     voice.say(", ".join(f"{name} {value:.5f}" for name, value in figures.items() if isinstance(value, float)))
     voice.say("F1: " + ", ".join(f"{name} {value:.3f}" for name, value in figures["f1"].items()))
-    voice.hand_over(document)
+    voice.hand_over("rolls", document)
 
 
 def _samples(out: Path) -> list[Path]:

@@ -91,8 +91,7 @@ def score(
     outcomes = work_through(items, fitting, lambda outcome: _tell(voice, outcome))
     code = Code.FAILED if any(outcome.status == "failed" for outcome in outcomes) else Code.OK
     results = [{"input": o.item.track, "status": o.status, "message": o.message, **o.manifest} for o in outcomes]
-    voice.hand_over({"format": 1, "verb": "score", "exit_code": int(code), "model": model, "symmetric": symmetric,
-                     "results": results})  # fmt: skip
+    voice.hand_over("score", {"model": model, "symmetric": symmetric, "results": results}, code)
     raise typer.Exit(code)
 
 

@@ -106,8 +106,9 @@ def verify(
     voice.say(
         "every song can be used" if report.ok else f"not every song can be used: {len(report.corrupt)} problem(s)"
     )
-    voice.hand_over(report.to_dict())
-    raise typer.Exit(Code.OK if report.ok else Code.FAILED)
+    code = Code.OK if report.ok else Code.FAILED
+    voice.hand_over("songs verify", report.to_dict(), code)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -143,8 +144,9 @@ def stats(
     if out is not None:
         statistics.draw(found, out)
         voice.say(f"{out} is written")
-    voice.hand_over(document)
-    raise typer.Exit(Code.FAILED if found.problems else Code.OK)
+    code = Code.FAILED if found.problems else Code.OK
+    voice.hand_over("songs stats", document, code)
+    raise typer.Exit(code)
 
 
 @contextmanager

@@ -67,18 +67,19 @@ def train(
         loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
         best = "" if outcome.best is None else f", best validation {outcome.best:.4f}"
         voice.say(f"done: {outcome.step} steps{loss}{best}; next: stemwise export {outcome.run} FOLDER")
+    code = Code.CANCELLED if outcome.interrupted else Code.OK
     voice.hand_over(
+        "train",
         {
-            "format": 1,
-            "verb": "train",
             "run": str(outcome.run),
             "step": outcome.step,
             "loss": outcome.loss,
             "best": outcome.best,
             "interrupted": outcome.interrupted,
-        }
+        },
+        code,
     )
-    raise typer.Exit(Code.CANCELLED if outcome.interrupted else Code.OK)
+    raise typer.Exit(code)
 
 
 def export(

@@ -117,8 +117,6 @@ def comparison(compared: Compared) -> str:
 def plain_comparison(compared: Compared) -> dict[str, Any]:
     """A comparison as plain values, for `--json`."""
     return {
-        "format": 1,
-        "verb": "compare",
         "a": compared.a,
         "b": compared.b,
         "songs": list(compared.songs),

@@ -58,7 +58,6 @@ class Statistics:
             for name, stem in self.stems.items()
         }
         return {
-            "format": 1,
             "path": self.path,
             "layout": self.layout,
             "songs": len(self.seconds),

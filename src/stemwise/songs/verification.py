@@ -72,7 +72,6 @@ class Report:
         }
         counts = {name: getattr(self, name) for name in ("layout", "songs", "midi", "splits", "stems", "missing")}
         return {
-            "format": 1,
             "path": self.path,
             "ok": self.ok,
             **counts,
