@@ -175,9 +175,9 @@ def test_json_is_one_document(run: Run, here: Path) -> None:
 
 def test_json_is_json_whatever_stdout_can_write(capsys: pytest.CaptureFixture[str]) -> None:
     document = {"input": "caf\udce9 \N{MUSICAL SYMBOL G CLEF} ü"}
-    Voice(as_json=True).hand_over(document)
+    Voice(as_json=True).hand_over("separate", document)
     shown = capsys.readouterr().out
-    assert shown.isascii() and json.loads(shown) == document
+    assert shown.isascii() and json.loads(shown) == {"format": 1, "verb": "separate", "exit_code": 0, **document}
 
 
 def test_info_and_doctor(run: Run, model: Path) -> None:
