@@ -86,7 +86,9 @@ def rolls(
             made.append(separated.sounding())
         figures = _figures(torch.cat(truths), torch.cat(made), layout.stems)
         document = {"out": str(out), "windows": count, **figures}
-        (folder / FIGURES).write_text(json.dumps({"format": 1, **document}, indent=2) + "\n", encoding="utf-8")
+        (folder / FIGURES).write_text(
+            json.dumps({"format": 1, "verb": "rolls", **document}, indent=2) + "\n", encoding="utf-8"
+        )
     voice.say(", ".join(f"{name} {value:.5f}" for name, value in figures.items() if isinstance(value, float)))
     voice.say("F1: " + ", ".join(f"{name} {value:.3f}" for name, value in figures["f1"].items()))
     voice.hand_over("rolls", document)

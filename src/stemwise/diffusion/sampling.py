@@ -45,6 +45,9 @@ class Past:
 
 Draw = Callable[[], Tensor]
 
+Told = Callable[[float], object]
+"""Hears the share that is done, up to 1; an error that it raises ends the work."""
+
 
 class Step(Protocol):
     """A step rule: from x at sigma to sigma_next; returns the new x and the denoised estimate at (x, sigma).
@@ -233,7 +236,7 @@ def sample(
                 past = None
 
 
-def last(states: Iterable[State], told: Callable[[float], object] | None = None) -> State:
+def last(states: Iterable[State], told: Told | None = None) -> State:
     """Run to the end; the last State's x is the result. `told` hears the share that is done after every step."""
     end: State | None = None
     for end in states:

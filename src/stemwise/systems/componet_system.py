@@ -6,7 +6,7 @@ generation and accompaniment for one stem after the other, each hearing those be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemwise.diffusion import Constraint, Free, Known, NoiseSource, common, cost, seeded
+from stemwise.diffusion import Constraint, Free, Known, NoiseSource, Told, common, cost, seeded
 from stemwise.errors import QueryError
 from stemwise.query import Query
 from stemwise.stems import known_names
@@ -110,7 +110,7 @@ class ComponetSystem(LatentMono):
         seeds: Sequence[int],
         steps: int,
         fixed: tuple[Tensor, Tensor] | None = None,
-        told: Callable[[float], object] | None = None,
+        told: Told | None = None,
     ) -> Tensor:
         """Mixes (seed, time) of the wanted stems, given a mix (time,) of the heard ones: one candidate for each seed.
 

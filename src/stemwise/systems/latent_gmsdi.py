@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemwise.diffusion import Denoiser, Free, dpmpp_2m, exponential, last, sample, seeded
+from stemwise.diffusion import Denoiser, Free, Told, dpmpp_2m, exponential, last, sample, seeded
 from stemwise.errors import QueryError
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources
@@ -147,7 +147,7 @@ class LatentGmsdi(System):
         count: int,
         seed: int,
         steps: int,
-        told: Callable[[float], object] | None = None,
+        told: Told | None = None,
     ) -> Tensor:
         """Latents (count, prompt, ...), from noise of their own for each item."""
         shape = (

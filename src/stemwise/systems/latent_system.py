@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from stemwise.diffusion import (
     Constraint,
     Denoiser,
     NoiseSource,
+    Told,
     cost,
     from_alphas_cumprod,
     last,
@@ -68,7 +68,7 @@ class LatentMono(Mono):
         constraint: Constraint,
         steps: int,
         noise: NoiseSource,
-        told: Callable[[float], object] | None = None,
+        told: Told | None = None,
     ) -> Tensor:
         """Clean latents; unlike the published loops it ends at the clean estimate. Raises ModelError for untrained models."""
 

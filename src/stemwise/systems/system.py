@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemwise.diffusion import Denoiser
+from stemwise.diffusion import Denoiser, Told
 from stemwise.errors import ModelError, QueryError
 from stemwise.query import Query
 
@@ -29,14 +29,13 @@ class Context:
     """What a window is asked with: known stems (channel, time), where wanted ones are already known, a common scale.
 
     ``fixed`` maps wanted stems to (signal (channel, time), frames known: bool (time,)); ``scale`` is what the mixture's
-    root mean square is thought to be, in sample units. ``told`` hears which share of the work is done; an error that it raises
-    ends the work.
+    root mean square is thought to be, in sample units. ``told`` hears which share of the work is done.
     """
 
     known: Mapping[str, Tensor]
     fixed: Mapping[str, tuple[Tensor, Tensor]]
     scale: float
-    told: Callable[[float], object] | None = None
+    told: Told | None = None
 
 
 @dataclass(frozen=True)
