@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from plain_encoder import PlainEncoder
 from stemwise import cli
 from stemwise.audio_io import read_audio, write_audio
+from stemwise.model import Model
 from stemwise.scores import Listening, score_parts
+from stemwise.stems import Audio
 from tiny_band import RATE, music, write_tiny_band
 
 Run = Callable[..., Any]
@@ -59,6 +61,22 @@ def test_takes_are_in_the_order_of_their_coherence(run: Run) -> None:
     again = read_audio("again/tiny/take/bass.wav")[0]
     assert np.array_equal(again, read_audio("accompanied/tiny/take/take-1/bass.wav")[0])
     assert np.array_equal(read_audio("accompanied/tiny/take/take-1/guitar.wav")[0], read_audio("take.wav")[0])
+
+
+def test_a_copy_of_what_was_heard_comes_last(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    accompany = Model.accompany
+
+    def copying(self: Model, *given: Any, seed: int, **wishes: Any) -> Audio:
+        audio = accompany(self, *given, seed=seed, **wishes)
+        if seed == 1:
+            audio.data[:, audio.names.index("bass")] = -0.5 * audio.data[:, audio.names.index("guitar")]
+        return audio
+
+    monkeypatch.setattr(Model, "accompany", copying)
+    run("accompany", "guitar=take.wav", "--want", "bass", "-n", "3", "--rank", "coherence")
+    found = manifests("accompanied/tiny/take")
+    assert found[-1]["seed"] == 1 and found[-1]["score"]["correlation"] == pytest.approx(-1, abs=1e-3)
+    assert found[-1]["worth"] > found[0]["worth"] >= found[1]["worth"], "though the encoder likes it best"
 
 
 def test_energy_is_the_norm_of_what_is_new(run: Run) -> None:

@@ -38,10 +38,13 @@ Ranking = Annotated[
 
 @dataclass(frozen=True)
 class Verdict:
-    """How good a take is: the higher the better; None where it cannot be told. `facts` go with it into the manifest."""
+    """How good a take is: the higher the better; None where it cannot be told. What may be a copy of what was heard comes after all
+    that is not. `facts` go with it into the manifest.
+    """
 
     value: float | None
     facts: Mapping[str, Any]
+    copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,11 @@ def by_coherence(heard: Sequence[str], made: Sequence[str], device: str) -> Call
             if heard:
                 found = score_parts(audio, heard, made, how=how)
                 rows = {key: value for key, value in found.plain().items() if key not in ("starts", "curves")}
-                return Verdict(found.coherence.mean, {"score": rows})
+                return Verdict(found.coherence.mean, {"score": rows}, found.may_copy)
             song = score_stems(audio, how=how)
             stems = {name: entry and entry.plain()["coherence"] for name, entry in song.stems.items()}
-            return Verdict(song.coherence, {"score": {"coherence": song.plain()["coherence"], "stems": stems}})
+            copy = any(entry is not None and entry.may_copy for entry in song.stems.values())
+            return Verdict(song.coherence, {"score": {"coherence": song.plain()["coherence"], "stems": stems}}, copy)
         except ScoreError as error:
             complain(str(error))
             return Verdict(None, {"score": None})
@@ -174,7 +178,7 @@ def by_coherence(heard: Sequence[str], made: Sequence[str], device: str) -> Call
 
 
 def _ranked(contest: Contest, scratch: Path, voice: Voice) -> list[_Take]:
-    """Best first; equal ones, and those without a value at the end, in the order of their seeds."""
+    """Best first, then what may be copies, then what has no value; equal ones in the order of their seeds."""
     import numpy as np
 
     takes = []
@@ -190,8 +194,12 @@ def _ranked(contest: Contest, scratch: Path, voice: Voice) -> list[_Take]:
             verdict = contest.judge(audio) if contest.judge else Verdict(None, {})
             takes.append(_Take(seed, verdict, audio.names, audio.rate, file, elapsed))
             value = "no value" if verdict.value is None else f"{verdict.value:.2f}"
-            voice.detail(f"{contest.track}: seed {seed}: {value}")
-    return sorted(takes, key=lambda take: -take.verdict.value if take.verdict.value is not None else float("inf"))
+            voice.detail(f"{contest.track}: seed {seed}: {value}{', may be a copy' if verdict.copy else ''}")
+    return sorted(takes, key=lambda take: _place(take.verdict))
+
+
+def _place(verdict: Verdict) -> tuple[bool, bool, float]:
+    return verdict.value is None, verdict.copy, -(verdict.value or 0)
 
 
 def _load(take: _Take) -> Audio:

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from stemwise.metrics.statistics import Interval
 from stemwise.scores import Offset, Score, StemScores
 
-COPY = 0.5
-"""From this correlation on, a quarter of the energy, a copy is told. Stems rendered one by one stay below 0.1."""
-
 
 def score_lines(title: str, found: Score) -> list[str]:
     """One signal against another."""
@@ -43,7 +40,7 @@ def song_lines(title: str, song: StemScores) -> list[str]:
 
 def _copies(name: str, found: Score) -> list[str]:
     """What coherence does not tell from company."""
-    if abs(found.correlation) < COPY:
+    if not found.may_copy:
         return []
     turned = " upside down" if found.correlation < 0 else ""
     return [f"  {name}: {found.correlation**2:.0%} of it may be a copy of the context{turned} (correlation "

@@ -9,6 +9,9 @@ from typing import Any
 from stemwise.coherence.cocola import PartName
 from stemwise.metrics.statistics import Interval
 
+COPY = 0.5
+"""From this correlation on, a quarter of the energy, a signal may be a copy. Stems rendered one by one stay below 0.1."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -42,6 +45,11 @@ class Score:
     seconds: float
     starts: tuple[float, ...]
     curves: Mapping[PartName, tuple[float, ...]]
+
+    @property
+    def may_copy(self) -> bool:
+        """Whether it may fit because it is, in part, the same signal."""
+        return abs(self.correlation) >= COPY
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
