@@ -197,6 +197,8 @@ def test_progress_is_told_and_can_cancel(model: Model, tmp_path: Path) -> None:
 def test_models_that_are_not_there_are_named() -> None:
     with pytest.raises(ModelError, match="no model named 'bandd'"):
         stemwise.load("bandd")
+    with pytest.raises(ModelError, match="no model named"):
+        stemwise.load("a" * 300)
     with pytest.raises(ModelError, match="not available"):
         stemwise.load("band", device="tpu")
     for device in ("cpu:foo", "cpu:1", "cuda:99", ""):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,7 +196,7 @@ def load_rolls(name: str | Path = "rolls", device: str = "auto") -> RollSystem:
 def folder_of(name: str | Path) -> Path:
     """The folder of a bundled model (a name, not a Path), or the folder itself. Raises `ModelError` with the names there are."""
     folder = BUNDLED / name if isinstance(name, str) and name in models() else Path(name)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for names that no file system takes
         hint = did_you_mean(str(name), models())
         raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
     return folder
