@@ -174,33 +174,6 @@ def test_channels_reach_the_model_in_pairs_and_the_odd_one_twice() -> None:
     assert np.array_equal(batch.numpy(), np.stack([signal[0:2], signal[2:4], signal[[4, 4]]]))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_a_further_pass_hears_the_estimates_of_the_one_before(channels: int) -> None:
-    """As the whole song made them; what the last of three passes leaves open, and its windows, are reported."""
-    heard: list[tuple[int, ...]] = []
-
-    def louder(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        yield from (2 * block for block in blocks)
-
-    def turned(parts: Tensor) -> Split:
-        heard.append(tuple(parts.shape[1:]))
-        return Split(parts.roll(1, 1), 0.5 * parts.sum(1))
-
-    signal = noise(channels, 5_000)
-    windowing = Windowing(8_000, 1_000, closed=False)
-    separated, report = separate_whole(
-        ArraySource(signal, 8_000), closed, STEMS, windowing, over_song=louder, again=[turned, turned]
-    )
-    assert set(heard) == {(3, 2, 1_000)}
-    first, _ = separate_whole(ArraySource(signal, 8_000), closed, STEMS, windowing)
-    np.testing.assert_allclose(separated, 8 * np.roll(first, 2, axis=0), atol=1e-5)
-    assert report.windows == 7
-    missing = 1.0 * signal - 8 * signal  # after the last pass; within it, half of the four times louder second song
-    assert report.unassigned_share == pytest.approx(
-        (np.square(missing).sum() + np.square(2 * signal).sum()) / np.square(signal).sum(), rel=0.02
-    )
-
-
 def test_mono_is_the_average_of_the_models_two_answers() -> None:
     def lopsided(x: Tensor) -> Tensor:
         return shares(x) * torch.tensor([0.5, 1.5])[:, None]
@@ -333,10 +306,6 @@ def test_what_hears_the_whole_song_answers_for_it_and_progress_does_not_wait() -
     stems, _ = separate_whole(source, closed, STEMS, windowing, watch, last_first)
     np.testing.assert_allclose(stems, plain[::-1], atol=1e-6)
     assert told.index(1.0) > 5 and math.isnan(told[told.index(1.0) + 1])
-    told.clear()
-    separate_whole(source, closed, STEMS, windowing, watch, last_first, [lambda parts: Split(parts)])
-    half = told.index(0.5)
-    assert math.isnan(told[half + 1]) and told.count(1.0) >= 1 and told[:half] == sorted(told[:half]) and half > 5
     stop = 0.5
     with pytest.raises(Cancelled):
         separate_whole(source, closed, STEMS, windowing, watch, last_first)

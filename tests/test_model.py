@@ -247,6 +247,5 @@ def test_what_is_separated_is_not_replaced(tmp_path: Path) -> None:
 def test_more_evaluations_and_lower_precision_still_sum(tmp_path: Path) -> None:
     model = stemwise.load(write_tiny_band(tmp_path / "tiny"), precision="bfloat16")
     signal = music(1.0)
-    for evaluations in (2, 3, 4):
-        stems = model.separate(signal, rate=RATE, evaluations=evaluations)
-        assert np.abs(stems.data.sum(1)[0].numpy() - signal).max() < 1e-5
+    stems = model.separate(signal, rate=RATE, evaluations=3)
+    assert np.abs(stems.data.sum(1)[0].numpy() - signal).max() < 1e-5

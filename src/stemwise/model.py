@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +136,13 @@ class Model:
     ) -> tuple[Audio, Report]:
         """As `separate`, with the report (null test, share of energy that the model did not itself assign)."""
         signal, rate = read_signal(source, rate)
-        first, *again = self._passes(evaluations)
         stems, report = separate_whole(
             ArraySource(signal, rate),
-            first,
+            self._window(evaluations),
             self.stems,
             self._windowing(overlap),
             progress,
             self.system.over_song,
-            again,
         )
         return Audio(self.stems, torch.from_numpy(stems)[None], rate, torch.tensor(signal)[None]), report
 
@@ -162,21 +159,21 @@ class Model:
         """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete, and replace
         those of the same names that are there.
         """
-        (first, *again), windowing = self._passes(evaluations), self._windowing(overlap)
+        window, windowing = self._window(evaluations), self._windowing(overlap)
         with open_audio(path) as source:
             for stem in self.stems:
                 file = Path(folder) / f"{stem}.{encoding.extension}"
                 if file.exists() and file.samefile(path):
                     raise QueryError(f"{file}: is what is to be separated, and would be replaced; give another folder")
             writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding, source.frames)
-            return separate_to_files(source, first, writer, windowing, progress, self.system.over_song, again)
+            return separate_to_files(source, window, writer, windowing, progress, self.system.over_song)
 
     def _windowing(self, overlap: float) -> Windowing:
         if not 0 <= overlap <= 0.9:
             raise QueryError(f"overlap is {overlap:g}; give a share of the window from 0 to 0.9")
         return Windowing(self.rate, self.window, self.channels, overlap, batch=2, closed=self.system.sums)
 
-    def _passes(self, evaluations: int | None) -> list[Callable[[Tensor], Split]]:
+    def _window(self, evaluations: int | None) -> Callable[[Tensor], Split]:
         spent = self.evaluations if evaluations is None else evaluations
         if spent < 1:
             raise QueryError(f"evaluations is {spent}; it must be at least 1")
@@ -184,15 +181,11 @@ class Model:
         if most is not None and spent > most:
             raise QueryError(f"evaluations is {spent}; this model has use for at most {most} a window")
 
-        def answer(separate: Callable[[Tensor, int], tuple[Tensor, Tensor]], share: int, x: Tensor) -> Split:
-            stems, left = separate(x.to(self.device), share)
+        def split(x: Tensor) -> Split:
+            stems, left = self.system.separate(x.to(self.device), spent)
             return Split(stems.cpu(), left.cpu())
 
-        first, *more = self.system.passes(spent)
-        return [
-            partial(answer, self.system.separate, first),
-            *(partial(answer, self.system.again, share) for share in more),
-        ]
+        return split
 
     # -- generate, accompany -----------------------------------------------------------------------------------------
 

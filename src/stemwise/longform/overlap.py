@@ -68,8 +68,7 @@ class Split:
 
 
 WindowFunction = Callable[[Tensor], Tensor | Split]
-"""(batch, channel, window), or (batch, part, channel, window) of signals in parts, -> stems (batch, stem, channel, window), raw or,
-in a ``Split``, already closed."""
+"""(batch, channel, window) -> stems (batch, stem, channel, window), raw or, in a ``Split``, already closed."""
 
 
 @dataclass
@@ -119,9 +118,8 @@ def overlap_add(
     channels: int,
     windowing: Windowing,
     usage: Usage,
-    parts: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Cross-faded estimates (stems * channels, n) at the model's rate, of blocks (channels, n) or, in parts, (parts * channels, n).
+    """Cross-faded estimates (stems * channels, n) at the model's rate.
 
     The sum is divided by the sum of the fades, so that a signal is reconstructed for every overlap, and at both ends.
     """
@@ -145,7 +143,7 @@ def overlap_add(
             line[..., window - frames :] = 0
 
     end = 0
-    for piece, answer in _answers(_pieces(blocks, window, hop), separate_window, stems, channels, windowing, parts):
+    for piece, answer in _answers(_pieces(blocks, window, hop), separate_window, stems, channels, windowing):
         usage.windows += 1
         if total is None:
             total = np.zeros((answer.shape[0], window), np.float32)
@@ -162,17 +160,11 @@ def overlap_add(
 
 
 def _answers(
-    pieces: Iterator[_Piece],
-    separate_window: WindowFunction,
-    stems: int,
-    channels: int,
-    windowing: Windowing,
-    parts: int | None,
+    pieces: Iterator[_Piece], separate_window: WindowFunction, stems: int, channels: int, windowing: Windowing
 ) -> Iterator[tuple[_Piece, np.ndarray]]:
     """Ask the window function in batches; each answer is (stems * channels [+ channels of residual], window)."""
     groups = [tuple(range(c, min(c + windowing.channels, channels))) for c in range(0, channels, windowing.channels)]
     at_once = max(1, windowing.batch // len(groups))
-    lead = () if parts is None else (parts,)
     held = np.zeros((0, 0, 0, 0), np.float32)
     batch: list[_Piece] = []
 
@@ -189,10 +181,9 @@ def _answers(
 
     for piece in pieces:
         if not batch:
-            lanes = torch.empty(at_once * len(groups), *lead, windowing.channels, windowing.window)
-        signal = torch.from_numpy(piece.signal).view(*lead, channels, windowing.window)
+            lanes = torch.empty(at_once * len(groups), windowing.channels, windowing.window)
         for lane, group in enumerate(groups, len(batch) * len(groups)):
-            lanes[lane] = signal[..., list(_filled(group, windowing.channels)), :]
+            lanes[lane] = torch.from_numpy(piece.signal[list(_filled(group, windowing.channels))])
         batch.append(replace(piece, signal=piece.signal[:, :0]))
         if len(batch) == at_once:
             yield from answered()
@@ -210,15 +201,14 @@ def _ask(separate_window: WindowFunction, lanes: Tensor, stems: int, held: np.nd
     with torch.no_grad():
         answer = separate_window(lanes)
     split = answer if isinstance(answer, Split) else Split(answer)
-    each = lanes.shape[-2:]
-    expected, single = (len(lanes), stems, *each), (len(lanes), *each)
+    expected = (len(lanes), stems, *lanes.shape[1:])
     if tuple(split.stems.shape) != expected:
         raise ValueError(f"the window function gave the shape {tuple(split.stems.shape)}, expected {expected}")
-    if split.residual is not None and tuple(split.residual.shape) != single:
-        raise ValueError(f"the residual has the shape {tuple(split.residual.shape)}, expected {single}")
+    if split.residual is not None and split.residual.shape != lanes.shape:
+        raise ValueError(f"the residual has the shape {tuple(split.residual.shape)}, expected {tuple(lanes.shape)}")
     rows = stems + (split.residual is not None)
     if held.shape[0] < len(lanes) or held.shape[1] != rows:
-        held = np.zeros((len(lanes), rows, *each), np.float32)
+        held = np.zeros((len(lanes), rows, *lanes.shape[1:]), np.float32)
     target = torch.from_numpy(held)
     target[: len(lanes), :stems] = split.stems.detach()
     if split.residual is not None:

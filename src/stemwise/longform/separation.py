@@ -48,7 +48,7 @@ class Report:
         unassigned_share: energy of the input minus the sum of the model's raw estimates, over the input's energy.
         peak: the highest absolute sample of any stem.
         gain_db: the common gain that a bounded file format needed; 0 otherwise.
-        windows: into how many windows it was cut.
+        windows: how many windows the model was given.
         seconds_elapsed: wall-clock time.
     """
 
@@ -71,12 +71,8 @@ def separate_blocks(
     windowing: Windowing,
     progress: ProgressCallback | None = None,
     over_song: SongFunction = iter,
-    again: Sequence[WindowFunction] = (),
 ) -> Generator[np.ndarray, None, Report]:
     """Separate a source block by block; ``over_song`` sees the cross-faded estimates of all windows as one song.
-
-    Each of ``again`` is a further pass over the song, whose windows are those of what ``over_song`` made of the pass before:
-    (batch, stem, channel, window).
 
     What the stems lack of the input at the input's rate (content above the model's band, rounding) goes to the stem
     named "other", or in equal shares to all where there is none; with ``windowing.closed`` False it is only reported.
@@ -106,25 +102,17 @@ def separate_blocks(
 
     at_model = resample_blocks(incoming(), source.rate, windowing.rate, frames=model_frames)
 
-    passes = (separate_window, *again)
-    done = 0  # frames, of all passes
-
-    def estimated(blocks: Iterator[np.ndarray], index: int, usage: Usage) -> Iterator[np.ndarray]:
-        nonlocal done
-        parts = len(stems) if index else None
-        for block in overlap_add(blocks, passes[index], len(stems), source.channels, windowing, usage, parts):
+    def estimated() -> Iterator[np.ndarray]:
+        done = 0
+        for block in overlap_add(at_model, separate_window, len(stems), source.channels, windowing, tally.usage):
             done += block.shape[1]
             yield block
             # nothing of a finished block is kept while the next windows are made: it would pin the heap around them
             del block
-            heard = min(pending.received, math.ceil(done / len(passes) * source.rate / windowing.rate))
+            heard = min(pending.received, math.ceil(done * source.rate / windowing.rate))
             tell(progress, heard / source.rate, max(heard, source.frames) / source.rate, started, source.name)
 
-    song = at_model
-    for index in range(len(passes)):
-        tally.usage = Usage()  # of the last pass, in the end
-        song = over_song(estimated(song, index, tally.usage))
-    restored = resample_blocks(song, windowing.rate, source.rate, frames=lambda: pending.received)
+    restored = resample_blocks(over_song(estimated()), windowing.rate, source.rate, frames=lambda: pending.received)
     heir = list(stems).index("other") if "other" in stems else None
     for flat in restored:
         original = pending.view(0, flat.shape[1])
@@ -145,12 +133,10 @@ def separate_whole(
     windowing: Windowing,
     progress: ProgressCallback | None = None,
     over_song: SongFunction = iter,
-    again: Sequence[WindowFunction] = (),
 ) -> tuple[np.ndarray, Report]:
     """Separate a source in memory: float32 (stem, channels, frames) and the report; as ``separate_blocks``."""
     collected: list[np.ndarray] = []
-    blocks = separate_blocks(source, separate_window, stems, windowing, progress, over_song, again)
-    report = _drain(blocks, collected.append)
+    report = _drain(separate_blocks(source, separate_window, stems, windowing, progress, over_song), collected.append)
     return np.concatenate(collected, axis=2), report
 
 
@@ -161,7 +147,6 @@ def separate_to_files(
     windowing: Windowing,
     progress: ProgressCallback | None = None,
     over_song: SongFunction = iter,
-    again: Sequence[WindowFunction] = (),
 ) -> Report:
     """Separate a source into the files of ``writer``, which is closed on success and aborted on any failure.
 
@@ -169,7 +154,7 @@ def separate_to_files(
     ``StemWriter``.
     """
     with writer:
-        blocks = separate_blocks(source, separate_window, writer.names, windowing, progress, over_song, again)
+        blocks = separate_blocks(source, separate_window, writer.names, windowing, progress, over_song)
         report = _drain(blocks, writer.write)
         return replace(report, gain_db=writer.close().gain_db)
 

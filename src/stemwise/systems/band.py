@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,12 +18,9 @@ from torch.nn import functional as F
 from stemwise.codecs.lapped import Lapped
 from stemwise.errors import ModelError
 from stemwise.nets.bandnet import BandNet, BandNetConfig
-from stemwise.systems.spatial import place_filter
 
 CLEAN = 0.002
 ABSENT = 80.0
-HINT = 0.4  # level of a slot that holds an earlier estimate of the stem: about as wrong as one with that much noise
-AGAIN = 0.5  # of the windows that are separated with nothing else heard: so many begin from an earlier estimate
 MOMENTUM = 0.01  # of the measured power, for a batch
 SMOOTH = 8  # bins to both sides that its mean takes in
 RESTS = 0.002  # of the stems' mean energy: what has less of it rests
@@ -181,11 +177,6 @@ class Band(nn.Module):
         noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
         wanted = (sigma > CLEAN)[:, :-1].float()
         x = clean + torch.where((level > CLEAN) & (level < ABSENT), level, 0.0) * noise
-        bare = (sigma[:, -1] <= CLEAN) & (sigma[:, :-1] >= ABSENT).all(1)
-        again = bare & (torch.rand(len(bare), generator=generator, device=generator.device) < AGAIN).to(bare.device)
-        if again.any():
-            mix = clean[again, -1]
-            x[again], sigma[again] = self.asked(mix, self.before(mix))
         estimate = self(x, sigma)[:, :-1]
         target = clean[:, :-1]
         error = ((estimate - target).square() @ self.bin_weight).mean((2, 3)) / self.config.bins
@@ -197,28 +188,6 @@ class Band(nn.Module):
         relative = weight * error / (torch.where(separating, own, 2 * mean) + 1e-4)
         loss = torch.where(separating, (relative + 1e-6).sqrt(), relative)
         return (wanted * loss).sum() / wanted.sum().clamp_min(1)
-
-    def asked(self, mix: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """State and noise levels of separation, where nothing but a mixture (B, 2, frame, bin) is heard; of its stems there is at
-        most an earlier estimate (B, stem, 2, frame, bin).
-        """
-        stems = mix.new_zeros(mix.shape[0], len(self.stems), *mix.shape[1:]) if before is None else before
-        sigma = mix.new_full((mix.shape[0], len(self.stems) + 1), ABSENT if before is None else HINT)
-        sigma[:, -1] = CLEAN
-        return torch.cat([stems, mix[:, None]], dim=1), sigma
-
-    @torch.no_grad()
-    def before(self, mix: Tensor) -> Tensor:
-        """What a first pass over a mixture (B, 2, frame, bin) tells a second: (B, stem, 2, frame, bin), filtered by place."""
-        stems = self(*self.asked(mix))[:, :-1].float()
-        with torch.autocast(mix.device.type, enabled=False):
-            placed = [
-                np.concatenate(
-                    [*place_filter(iter([wave.flatten(0, 1).cpu().numpy()]), len(self.stems), self.codec)], axis=1
-                )
-                for wave in self.decode(stems)
-            ]
-            return self.encode(torch.from_numpy(np.stack(placed)).to(mix).unflatten(1, (len(self.stems), 2)))
 
     @torch.no_grad()
     def _measure(self, clean: Tensor) -> None:

@@ -31,9 +31,7 @@ from stemwise.systems.system import Context, Guide, Seam, System
 
 QUIET = 1e-4
 GUIDANCE = 1.5
-PASSES = ((1,), (1, 1), (2, 1), (2, 2))
-"""How many views of a window each pass over a song takes, by the evaluations of a window."""
-VIEWS = ((1, 0), (-1, 1))
+VIEWS = ((1, 0), (-1, 1), (1, 2), (1, 3))
 """Views of a window for averaging: sign of the side channel (left and right swapped) and how much slower it is played, in the
 smallest steps that the network takes (of a window of 128 frames a semitone)."""
 
@@ -89,12 +87,8 @@ class BandSystem(System):
 
     @property
     def most_evaluations(self) -> int:
-        """Two passes of two views."""
-        return len(PASSES)
-
-    def passes(self, evaluations: int) -> tuple[int, ...]:
-        """Two from two evaluations on: the second is told what the first thought, filtered by place."""
-        return PASSES[evaluations - 1]
+        """One for each view."""
+        return len(VIEWS)
 
     @torch.no_grad()
     def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
@@ -103,35 +97,30 @@ class BandSystem(System):
         The estimate is the posterior mean, averaged over the first `evaluations` of the `VIEWS` of the window; what is
         left over is shared among the stems as in training (`Band.close`).
         """
-        return self._separated(wave, None, evaluations)
-
-    @torch.no_grad()
-    def again(self, stems: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
-        """As `separate`, told earlier estimates (B, stem, 2, time) whose sum is the mixture."""
-        return self._separated(stems.sum(1), stems, evaluations)
-
-    def _separated(self, wave: Tensor, before: Tensor | None, evaluations: int) -> tuple[Tensor, Tensor]:
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
-        wave, before = wave / scale, before if before is None else before / scale[:, None]
-        mix = self.prior.encode(wave)
-        stems = torch.stack([self._mean(wave, before, *view) for view in VIEWS[:evaluations]]).mean(0)
-        closed = self.prior.close(stems, mix, self.prior.asked(mix)[1])
-        return self.prior.decode(closed) * scale[:, None], self.prior.decode(mix - stems.sum(1)) * scale
+        mix = self.prior.encode(wave / scale)
+        views = [self._mean(wave / scale, *view) for view in VIEWS[:evaluations]]
+        stems = torch.stack(views).mean(0)
+        lacking = self.prior.decode(mix - stems.sum(1)) * scale
+        return self.prior.decode(self.prior.close(stems, mix, self._unknown(mix)[1])) * scale[:, None], lacking
 
     def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """Filtered by where they sit between left and right (`place_filter`)."""
         return place_filter(stems, len(self.names), self.prior.codec)
 
-    def _mean(self, wave: Tensor, before: Tensor | None, side: int, slower: int) -> Tensor:
-        """E[stems | mixture, earlier estimates] seen with left and right swapped and played slower, hence lower."""
+    def _unknown(self, mix: Tensor) -> tuple[Tensor, Tensor]:
+        """State and noise levels when the mixture is all that was heard."""
+        slots = mix.new_zeros(mix.shape[0], len(self.names) + 1, *mix.shape[1:])
+        slots[:, -1] = mix
+        sigma = mix.new_full(slots.shape[:2], ABSENT)
+        sigma[:, -1] = CLEAN
+        return slots, sigma
+
+    def _mean(self, wave: Tensor, side: int, slower: int) -> Tensor:
+        """E[stems | mixture] seen with left and right swapped and played slower, hence lower."""
         length, codec = wave.shape[-1], self.prior.codec
-
-        def seen(x: Tensor) -> Tensor:
-            played = x if side > 0 else x.flip(-2)
-            return self.prior.encode(resized(played, length + slower * self.prior.config.step * codec.bins))
-
-        asked = self.prior.asked(seen(wave), before if before is None else seen(before))
-        stems = self._at_precision(self.prior.estimate)(*asked)
+        played = resized(wave if side > 0 else wave.flip(1), length + slower * self.prior.config.step * codec.bins)
+        stems = self._at_precision(self.prior.estimate)(*self._unknown(self.prior.encode(played)))
         stems = torch.cat([stems[:, :, :1], stems[:, :, 1:] * side], dim=2)
         return stems if slower == 0 else codec.encode(resized(codec.decode(stems), length))
 

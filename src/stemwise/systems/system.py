@@ -130,14 +130,6 @@ class System(ABC):
         made to sum to them; still lack, where `sums` is False.
         """
 
-    def passes(self, evaluations: int) -> tuple[int, ...]:
-        """How many of a window's `evaluations` each pass over a song takes; passes after the first are for `again`."""
-        return (evaluations,)
-
-    def again(self, stems: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
-        """As `separate`, of windows of what the pass before and `over_song` made: (B, stem, channel, time), whose sum was heard."""
-        raise NotImplementedError
-
     def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """Estimates (stem * channel, n) of a whole song, windows cross-faded, block by block -> what the system makes of them
         when it hears them all, of the same length and sum: most leave them as they are.
