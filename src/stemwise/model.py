@@ -171,7 +171,9 @@ class Model:
     def _windowing(self, overlap: float) -> Windowing:
         if not 0 <= overlap <= 0.9:
             raise QueryError(f"overlap is {overlap:g}; give a share of the window from 0 to 0.9")
-        return Windowing(self.rate, self.window, self.channels, overlap, batch=2, closed=self.system.sums)
+        listening = self.system.listening
+        batch = max(1, 2 * self.window // listening)  # long windows come one by one and take no more memory
+        return Windowing(self.rate, listening, self.channels, overlap, batch, self.system.sums)
 
     def _window(self, evaluations: int | None) -> Callable[[Tensor], Split]:
         spent = self.evaluations if evaluations is None else evaluations

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from stemwise.errors import ModelError
+from stemwise.model import Model
 from stemwise.nets.bandnet import BandNetConfig, TransformerLayer
 from stemwise.query import Query
 from stemwise.stems import Audio
@@ -20,6 +22,7 @@ from stemwise.systems.band_system import VIEWS, BandSystem, Context
 
 NET = BandNetConfig(patches=((64, 4), (64, 8)), widths=(8, 8), depths=(1, 1), attention_heads=2, embedding=16, layers=1)
 CONFIG = BandConfig(bins=128, frames=16, net=NET)
+RATE = CONFIG.rate
 
 
 @pytest.fixture(scope="module")
@@ -233,10 +236,10 @@ def test_separated_stems_sum_to_the_window(prior: Band, evaluations: int) -> Non
     assert left.shape == wave.shape
 
 
-@pytest.mark.parametrize(("side", "slower"), [*VIEWS, (1, -1), (-1, 0)])
-def test_every_view_is_of_the_same_window(side: int, slower: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("side", "lower"), [*VIEWS, (1, 1), (-1, 0)])
+def test_every_view_is_of_the_same_window(side: int, lower: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that gives every stem a fifth of what it hears leaves nothing of the window over, however it was played."""
-    monkeypatch.setattr(band_system, "VIEWS", ((side, slower),))
+    monkeypatch.setattr(band_system, "VIEWS", ((side, lower),))
     torch.manual_seed(0)
     band = Band(CONFIG)
     for linear in band.net.write.maps:
@@ -247,6 +250,27 @@ def test_every_view_is_of_the_same_window(side: int, slower: int, monkeypatch: p
     wave = 0.2 * wave / wave.std()
     lacking = BandSystem(band).separate(wave)[1]
     assert lacking.abs().max() < 1e-2
+
+
+def test_separation_may_hear_more_at_once_than_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    system = BandSystem(Band(dataclasses.replace(CONFIG, heard_frames=48)).eval())
+    model = Model("own", system, torch.device("cpu"), Path("own"), {})
+    heard: list[tuple[int, ...]] = []
+    estimate = system.prior.estimate
+
+    def watched(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        heard.append((len(x), x.shape[-2]))
+        return estimate(x, sigma)
+
+    monkeypatch.setattr(system.prior, "estimate", watched)
+    song = 0.1 * torch.randn(2, 20_000)
+    stems = model.separate(song, rate=RATE)
+    torch.testing.assert_close(stems.data[0].sum(0), song, atol=1e-5, rtol=1e-4)
+    assert set(heard) == {(1, 48)}, "long windows come one by one"
+    heard.clear()
+    model.generate(0.05, steps=1)
+    assert {frames for _, frames in heard} == {CONFIG.frames}
 
 
 def test_separation_scales_with_its_input(prior: Band) -> None:
@@ -324,6 +348,10 @@ def test_a_configuration_that_does_not_fit_is_refused() -> None:
         BandConfig(bins=256, frames=16, net=NET)
     with pytest.raises(ValueError, match="multiples of 2"):
         BandConfig(bins=128, frames=15, net=NET)
+    with pytest.raises(ValueError, match="multiples of 2"):
+        BandConfig(bins=128, frames=16, heard_frames=33, net=NET)
+    with pytest.raises(ValueError, match="must not be below frames, 16"):
+        BandConfig(bins=128, frames=16, heard_frames=8, net=NET)
     with pytest.raises(ValueError, match=r"net\.attention_heads must divide the last of net\.widths, 8"):
         BandConfig(bins=128, frames=16, net=dataclasses.replace(NET, attention_heads=3))
     assert math.isclose(CONFIG.window, 15 * 128)

@@ -55,23 +55,24 @@ def info(
 
 
 def _audio(about: ModelInfo, model: str) -> dict[str, Any]:
-    return {
+    facts: dict[str, Any] = {
         "rate_hz": about.rate,
         "band_hz": about.rate // 2,
         "window_seconds": round(about.window / about.rate, 3),
-        "channels": _channels(model) if about.stems else 1,
     }
+    return {**facts, **(_of_stems(model) if about.stems else {"channels": 1})}
 
 
-def _channels(model: str) -> int | None:
-    """None of what is no model of stems by itself, but a part of one."""
+def _of_stems(model: str) -> dict[str, Any]:
+    """Without channels of what is no model of stems by itself, but a part of one."""
     from stemwise.errors import ModelError
     from stemwise.loading import load
 
     try:
-        return load(model, "cpu").channels
+        system = load(model, "cpu").system
     except ModelError:
-        return None
+        return {"channels": None}
+    return {"separation_window_seconds": round(system.listening / system.rate, 3), "channels": system.channels}
 
 
 def _symbolic(about: ModelInfo) -> dict[str, Any]:

@@ -30,12 +30,15 @@ REMIXED = 0.1  # of the separating windows: stems that never fit are told apart 
 
 @dataclass(frozen=True)
 class BandConfig:
-    """What `config.json` of a band model holds. ``window`` is in samples, ``(frames - 1) * bins``."""
+    """What `config.json` of a band model holds. ``window`` is in samples, ``(frames - 1) * bins``; of a mixture that is separated
+    ``heard_frames`` are heard at once (None: ``frames``).
+    """
 
     stems: tuple[str, ...] = ("bass", "drums", "guitar", "piano", "other")
     rate: int = 44100
     bins: int = 2048
     frames: int = 128
+    heard_frames: int | None = None
     tilt: float = 0.8
     sigma_data: float = 0.45
     net: BandNetConfig = field(default_factory=BandNetConfig)
@@ -44,8 +47,10 @@ class BandConfig:
         step = self.step
         if sum(bins for bins, _ in self.net.patches) != self.bins:
             raise ValueError(f"net.patches must cover the {self.bins} bins exactly")
-        if self.frames % step or self.net.positions % step:
-            raise ValueError(f"frames and the number of patches must be multiples of {step}")
+        if self.frames % step or (self.heard_frames or 0) % step or self.net.positions % step:
+            raise ValueError(f"frames, heard_frames and the number of patches must be multiples of {step}")
+        if self.heard_frames is not None and self.heard_frames < self.frames:
+            raise ValueError(f"heard_frames is {self.heard_frames}; it must not be below frames, {self.frames}")
         if self.net.widths[-1] % self.net.attention_heads:
             raise ValueError(f"net.attention_heads must divide the last of net.widths, {self.net.widths[-1]}")
         if self.net.slots != len(self.stems) + 1:
@@ -60,6 +65,11 @@ class BandConfig:
     def window(self) -> int:
         """Length of a window in samples."""
         return (self.frames - 1) * self.bins
+
+    @property
+    def listening(self) -> int:
+        """Length of a window that is separated, in samples."""
+        return ((self.heard_frames or self.frames) - 1) * self.bins
 
 
 class Band(nn.Module):

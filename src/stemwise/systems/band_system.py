@@ -32,8 +32,8 @@ from stemwise.systems.system import Context, Guide, Seam, System
 QUIET = 1e-4
 GUIDANCE = 1.5
 VIEWS = ((1, 0), (-1, 1), (1, 2), (1, 3))
-"""Views of a window for averaging: sign of the side channel (left and right swapped) and how much slower it is played, in the
-smallest steps that the network takes (of a window of 128 frames a semitone)."""
+"""Views of a window for averaging: sign of the side channel (left and right swapped) and how many semitones lower it is played, in
+as many steps of the network's as are nearest."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class BandSystem(System):
     def window(self) -> int:
         """Length of a window in samples."""
         return self.prior.window
+
+    @property
+    def listening(self) -> int:
+        """Longer, by its configuration: who plays is easier to tell from more of it."""
+        return self.prior.config.listening
 
     @property
     def channels(self) -> int:
@@ -116,13 +121,15 @@ class BandSystem(System):
         sigma[:, -1] = CLEAN
         return slots, sigma
 
-    def _mean(self, wave: Tensor, side: int, slower: int) -> Tensor:
-        """E[stems | mixture] seen with left and right swapped and played slower, hence lower."""
+    def _mean(self, wave: Tensor, side: int, lower: int) -> Tensor:
+        """E[stems | mixture] seen with left and right swapped and played slower, by about so many semitones."""
         length, codec = wave.shape[-1], self.prior.codec
-        played = resized(wave if side > 0 else wave.flip(1), length + slower * self.prior.config.step * codec.bins)
+        step = self.prior.config.step * codec.bins
+        longer = length + step * max(lower, round((2 ** (lower / 12) - 1) * length / step))
+        played = resized(wave if side > 0 else wave.flip(1), longer)
         stems = self._at_precision(self.prior.estimate)(*self._unknown(self.prior.encode(played)))
         stems = torch.cat([stems[:, :, :1], stems[:, :, 1:] * side], dim=2)
-        return stems if slower == 0 else codec.encode(resized(codec.decode(stems), length))
+        return stems if longer == length else codec.encode(resized(codec.decode(stems), length))
 
     def sample(
         self, wanted: Sequence[str], context: Context, *, seed: int, steps: int, guidance: float = GUIDANCE

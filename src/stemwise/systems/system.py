@@ -82,6 +82,11 @@ class System(ABC):
         """Length of a window in samples."""
 
     @property
+    def listening(self) -> int:
+        """Length of a window that is separated, in samples: `window`, or more where more is to be heard at once."""
+        return self.window
+
+    @property
     @abstractmethod
     def channels(self) -> int:
         """Of a window: 1, or 2 for left and right."""
