@@ -172,7 +172,7 @@ class Model:
         if not 0 <= overlap <= 0.9:
             raise QueryError(f"overlap is {overlap:g}; give a share of the window from 0 to 0.9")
         listening = self.system.listening
-        batch = max(1, 2 * self.window // listening)  # long windows come one by one and take no more memory
+        batch = max(1, 2 * self.window // listening)  # long windows come one by one, for the sake of memory
         return Windowing(self.rate, listening, self.channels, overlap, batch, self.system.sums)
 
     def _window(self, evaluations: int | None) -> Callable[[Tensor], Split]:
