@@ -19,6 +19,7 @@ from stemwise.longform import (
     ArraySource,
     ProgressCallback,
     Report,
+    Source,
     Split,
     Windowing,
     continue_windows,
@@ -136,11 +137,12 @@ class Model:
     ) -> tuple[Audio, Report]:
         """As `separate`, with the report (null test, share of energy that the model did not itself assign)."""
         signal, rate = read_signal(source, rate)
+        song = ArraySource(signal, rate)
         stems, report = separate_whole(
-            ArraySource(signal, rate),
+            song,
             self._window(evaluations),
             self.stems,
-            self._windowing(overlap),
+            self._windowing(overlap, song),
             progress,
             self.system.over_song,
         )
@@ -159,8 +161,9 @@ class Model:
         """Separate a file of any length into `folder`/STEM.wav in constant memory; files appear only when complete, and replace
         those of the same names that are there.
         """
-        window, windowing = self._window(evaluations), self._windowing(overlap)
+        window = self._window(evaluations)
         with open_audio(path) as source:
+            windowing = self._windowing(overlap, source)
             for stem in self.stems:
                 file = Path(folder) / f"{stem}.{encoding.extension}"
                 if file.exists() and file.samefile(path):
@@ -168,10 +171,10 @@ class Model:
             writer = StemWriter(folder, self.stems, source.rate, source.channels, encoding, source.frames)
             return separate_to_files(source, window, writer, windowing, progress, self.system.over_song)
 
-    def _windowing(self, overlap: float) -> Windowing:
+    def _windowing(self, overlap: float, source: Source) -> Windowing:
         if not 0 <= overlap <= 0.9:
             raise QueryError(f"overlap is {overlap:g}; give a share of the window from 0 to 0.9")
-        listening = self.system.listening
+        listening = self.system.listening(resampled_frames(source.frames, source.rate, self.rate) or None)
         batch = max(1, 2 * self.window // listening)  # long windows come one by one, for the sake of memory
         return Windowing(self.rate, listening, self.channels, overlap, batch, self.system.sums)
 

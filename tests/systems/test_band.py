@@ -268,6 +268,10 @@ def test_separation_may_hear_more_at_once_than_is_made(monkeypatch: pytest.Monke
     stems = model.separate(song, rate=RATE)
     torch.testing.assert_close(stems.data[0].sum(0), song, atol=1e-5, rtol=1e-4)
     assert set(heard) == {(1, 48)}, "long windows come one by one"
+    for frames, window in ((20, 16), (15 * 128, 16), (15 * 128 + 1, 18), (30 * 128, 32), (47 * 128 + 1, 48)):
+        heard.clear()
+        model.separate(song[:, :frames], rate=RATE)
+        assert {seen for _, seen in heard} == {window}, "no longer than the song needs"
     heard.clear()
     model.generate(0.05, steps=1)
     assert {frames for _, frames in heard} == {CONFIG.frames}

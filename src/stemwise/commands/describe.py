@@ -72,7 +72,7 @@ def _of_stems(model: str) -> dict[str, Any]:
         system = load(model, "cpu").system
     except ModelError:
         return {"channels": None}
-    return {"separation_window_seconds": round(system.listening / system.rate, 3), "channels": system.channels}
+    return {"separation_window_seconds": round(system.listening() / system.rate, 3), "channels": system.channels}
 
 
 def _symbolic(about: ModelInfo) -> dict[str, Any]:

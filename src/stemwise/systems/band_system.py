@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,10 +71,13 @@ class BandSystem(System):
         """Length of a window in samples."""
         return self.prior.window
 
-    @property
-    def listening(self) -> int:
-        """Longer, by its configuration: who plays is easier to tell from more of it."""
-        return self.prior.config.listening
+    def listening(self, frames: int | None = None) -> int:
+        """Longer, by its configuration: who plays is easier to tell from more of it; but hardly longer than the song."""
+        config = self.prior.config
+        if frames is None:
+            return config.listening
+        steps = math.ceil((frames / config.bins + 1) / config.step)
+        return max(config.window, min(config.listening, (steps * config.step - 1) * config.bins))
 
     @property
     def channels(self) -> int:

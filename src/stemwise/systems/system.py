@@ -81,9 +81,10 @@ class System(ABC):
     def window(self) -> int:
         """Length of a window in samples."""
 
-    @property
-    def listening(self) -> int:
-        """Length of a window that is separated, in samples: `window`, or more where more is to be heard at once."""
+    def listening(self, frames: int | None = None) -> int:
+        """Length of a window that is separated, in samples, of a song of so many (None: of a long one): `window`, or more where
+        more is to be heard at once.
+        """
         return self.window
 
     @property
