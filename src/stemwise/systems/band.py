@@ -66,11 +66,6 @@ class BandConfig:
         """Length of a window in samples."""
         return (self.frames - 1) * self.bins
 
-    @property
-    def listening(self) -> int:
-        """Length of a window that is separated, in samples."""
-        return ((self.heard_frames or self.frames) - 1) * self.bins
-
 
 class Band(nn.Module):
     """Denoiser over states (batch, stem + mixture, 2, frame, bin); the last slot is the mixture, channels are mid

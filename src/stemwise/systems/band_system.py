@@ -74,10 +74,11 @@ class BandSystem(System):
     def listening(self, frames: int | None = None) -> int:
         """Longer, by its configuration: who plays is easier to tell from more of it; but hardly longer than the song."""
         config = self.prior.config
-        if frames is None:
-            return config.listening
-        steps = math.ceil((frames / config.bins + 1) / config.step)
-        return max(config.window, min(config.listening, (steps * config.step - 1) * config.bins))
+        heard = config.heard_frames or config.frames
+        if frames is not None:
+            needed = math.ceil((frames / config.bins + 1) / config.step) * config.step
+            heard = max(config.frames, min(heard, needed))
+        return (heard - 1) * config.bins
 
     @property
     def channels(self) -> int:
@@ -129,6 +130,7 @@ class BandSystem(System):
         """E[stems | mixture] seen with left and right swapped and played slower, by about so many semitones."""
         length, codec = wave.shape[-1], self.prior.codec
         step = self.prior.config.step * codec.bins
+        # Of a short window a step is more than a semitone; every view is to differ.
         longer = length + step * max(lower, round((2 ** (lower / 12) - 1) * length / step))
         played = resized(wave if side > 0 else wave.flip(1), longer)
         stems = self._at_precision(self.prior.estimate)(*self._unknown(self.prior.encode(played)))
