@@ -44,7 +44,7 @@ share = torch.tensor([0.1, 0.2, 0.3, 0.1, 0.3])[:, None, None]
 with open_audio(sys.argv[1]) as source, output_folder(sys.argv[2]) as folder:
     writer = StemWriter(folder, stems, source.rate, source.channels, frames=source.frames)
     windowing = Windowing(rate=32_000, window=6 * 32_000, batch=2)
-    report = separate_to_files(source, lambda x: Split(share * x[:, None]), writer, windowing)
+    report = separate_to_files(source, lambda x, _: Split(share * x[:, None]), writer, windowing)
 print(f"    null test {report.null_dbfs:.0f} dBFS, {report.windows} windows")
 """
 

@@ -26,6 +26,7 @@ from stemwise.audio_io import (
     resample,
     write_audio,
 )
+from stemwise.diffusion import Told
 from stemwise.errors import Cancelled
 from stemwise.longform import (
     ArraySource,
@@ -43,14 +44,14 @@ STEMS = ("bass", "drums", "other")
 SHARES = (0.5, 0.3, 0.2)
 
 
-def shares(x: Tensor) -> Tensor:
+def shares(x: Tensor, told: Told) -> Tensor:
     """A window function that gives every stem a fixed share, raw."""
     return torch.tensor(SHARES)[None, :, None, None] * x[:, None]
 
 
-def closed(x: Tensor) -> Split:
+def closed(x: Tensor, told: Told) -> Split:
     """Raw estimates that leave half the amplitude open, which is then shared out evenly."""
-    raw = 0.5 * shares(x)
+    raw = 0.5 * shares(x, told)
     residual = x - raw.sum(1)
     return Split(raw + residual[:, None] / len(SHARES), residual)
 
@@ -136,7 +137,9 @@ def test_content_above_the_models_band_goes_to_other() -> None:
 def test_without_other_the_remainder_is_shared_evenly() -> None:
     signal = noise(2, 10_000)
     raw = Windowing(44_100, 2_000)
-    separated, report = separate_whole(ArraySource(signal, 44_100), lambda x: 0.5 * shares(x), ("a", "b", "c"), raw)
+    separated, report = separate_whole(
+        ArraySource(signal, 44_100), lambda x, told: 0.5 * shares(x, told), ("a", "b", "c"), raw
+    )
     for stem, share in zip(separated, SHARES):
         assert np.abs(stem - (0.5 * share + 0.5 / 3) * signal).max() < 1e-6
     assert report.unassigned_share == pytest.approx(0.25, rel=1e-3)
@@ -163,9 +166,9 @@ def test_silence_is_exact_and_assigned() -> None:
 def test_channels_reach_the_model_in_pairs_and_the_odd_one_twice() -> None:
     seen: list[Tensor] = []
 
-    def watch(x: Tensor) -> Tensor:
+    def watch(x: Tensor, told: Told) -> Tensor:
         seen.append(x.clone())
-        return shares(x)
+        return shares(x, told)
 
     signal = noise(5, 1_000)
     separate_whole(ArraySource(signal, 8_000), watch, STEMS, Windowing(8_000, 1_000))
@@ -175,8 +178,8 @@ def test_channels_reach_the_model_in_pairs_and_the_odd_one_twice() -> None:
 
 
 def test_mono_is_the_average_of_the_models_two_answers() -> None:
-    def lopsided(x: Tensor) -> Tensor:
-        return shares(x) * torch.tensor([0.5, 1.5])[:, None]
+    def lopsided(x: Tensor, told: Told) -> Tensor:
+        return shares(x, told) * torch.tensor([0.5, 1.5])[:, None]
 
     signal = noise(1, 5_000)
     separated, report = separate_whole(ArraySource(signal, 8_000), lopsided, STEMS, Windowing(8_000, 1_000))
@@ -187,9 +190,9 @@ def test_mono_is_the_average_of_the_models_two_answers() -> None:
 def test_only_a_short_signal_is_padded_and_the_last_window_is_full() -> None:
     seen: list[Tensor] = []
 
-    def watch(x: Tensor) -> Tensor:
+    def watch(x: Tensor, told: Told) -> Tensor:
         seen.extend(x)
-        return shares(x)
+        return shares(x, told)
 
     signal = noise(2, 2_100) + 1
     separate_whole(ArraySource(signal, 8_000), watch, STEMS, Windowing(8_000, 1_000, overlap=0.5))
@@ -205,9 +208,9 @@ def test_only_a_short_signal_is_padded_and_the_last_window_is_full() -> None:
 def test_windows_are_batched() -> None:
     sizes: list[int] = []
 
-    def watch(x: Tensor) -> Tensor:
+    def watch(x: Tensor, told: Told) -> Tensor:
         sizes.append(len(x))
-        return shares(x)
+        return shares(x, told)
 
     _, report = separate_whole(
         ArraySource(noise(2, 10_000), 8_000), watch, STEMS, Windowing(8_000, 1_000, overlap=0, batch=4)
@@ -218,16 +221,18 @@ def test_windows_are_batched() -> None:
 
 def test_a_wrong_answer_is_named() -> None:
     with pytest.raises(ValueError, match=r"shape \(1, 2, 2, 1000\), expected \(1, 3, 2, 1000\)"):
-        separate_whole(ArraySource(noise(2, 500), 8_000), lambda x: shares(x)[:, :2], STEMS, Windowing(8_000, 1_000))
+        separate_whole(
+            ArraySource(noise(2, 500), 8_000), lambda x, told: shares(x, told)[:, :2], STEMS, Windowing(8_000, 1_000)
+        )
 
 
 def test_no_graph_is_kept_for_a_model_with_gradients() -> None:
     gain = torch.nn.Parameter(torch.tensor(1.0))
     grad_modes: list[bool] = []
 
-    def learned(x: Tensor) -> Split:
+    def learned(x: Tensor, told: Told) -> Split:
         grad_modes.append((gain * x).requires_grad)
-        return closed(gain * x)
+        return closed(gain * x, told)
 
     _, report = separate_whole(ArraySource(noise(2, 5_000), 8_000), learned, STEMS, Windowing(8_000, 1_000))
     assert grad_modes and not any(grad_modes)
@@ -277,14 +282,41 @@ def test_the_common_gain_is_reported(tmp_path: Path) -> None:
 def test_progress_is_told_and_reaches_the_end() -> None:
     told: list[Progress] = []
     separate_whole(
-        ArraySource(noise(2, 20_000), 8_000, "song.wav"), shares, STEMS, Windowing(8_000, 1_000), told.append
+        ArraySource(noise(2, 20_000), 8_000, "song.wav"), shares, STEMS, Windowing(8_000, 1_000, batch=1), told.append
     )
-    assert len(told) > 10
+    assert len(told) > 20
     assert [p.fraction for p in told] == sorted(p.fraction for p in told)
     last = told[-1]
     assert (last.fraction, last.done_seconds, last.total_seconds, last.item) == (1.0, 2.5, 2.5, "song.wav")
     assert last.eta_seconds == 0
     assert all(p.eta_seconds >= 0 for p in told)
+
+
+def test_steps_within_a_window_are_told_in_seconds_of_the_source_and_can_cancel() -> None:
+    """Windows of 1000 frames at 8 kHz, each 750 after the one before, two at a time, of a source at twice the rate."""
+    told: list[float] = []
+    asked = 0
+
+    def slowly(x: Tensor, tell: Told) -> Tensor:
+        nonlocal asked
+        asked += 1
+        tell(0.5)
+        return shares(x, tell)
+
+    def watch(progress: Progress) -> bool:
+        told.append(progress.done_seconds)
+        return len(told) < most
+
+    most = 1000
+    source, windowing = ArraySource(noise(2, 5_600), 16_000), Windowing(8_000, 1_000, batch=2)
+    separate_whole(source, slowly, STEMS, windowing, watch)
+    pairs = [(0, 1500), (1500, 2800)]  # of 2800 frames at the model's rate
+    steps = [start + share * (end - start) for start, end in pairs for share in (0.5, 1)]
+    assert told == pytest.approx([frames / 8_000 for frames in [*steps, 2800]])
+    told, asked, most = [], 0, 1
+    with pytest.raises(Cancelled):
+        separate_whole(source, slowly, STEMS, windowing, watch)
+    assert (len(told), asked) == (1, 1)
 
 
 def test_what_hears_the_whole_song_answers_for_it_and_progress_does_not_wait() -> None:
@@ -327,12 +359,12 @@ def test_cancellation_leaves_nothing(tmp_path: Path, how: object) -> None:
 def test_trouble_in_the_model_leaves_nothing(tmp_path: Path, trouble: BaseException) -> None:
     calls = 0
 
-    def fails_late(x: Tensor) -> Tensor:
+    def fails_late(x: Tensor, told: Told) -> Tensor:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise trouble
-        return shares(x)
+        return shares(x, told)
 
     with pytest.raises(type(trouble)):
         writer = StemWriter(tmp_path, STEMS, 8_000, 2)
@@ -373,10 +405,10 @@ def answers_alive(seconds: int) -> int:
     given: list[weakref.ref[Tensor]] = []
     most = 0
 
-    def counted(x: Tensor) -> Tensor:
+    def counted(x: Tensor, told: Told) -> Tensor:
         nonlocal most
         most = max(most, sum(one() is not None for one in given))
-        answer = shares(x)
+        answer = shares(x, told)
         given.append(weakref.ref(answer))
         return answer
 
@@ -482,9 +514,9 @@ def test_impossible_continuations_are_refused() -> None:
 def test_resampled_sources_are_what_the_model_sees() -> None:
     seen: list[Tensor] = []
 
-    def watch(x: Tensor) -> Tensor:
+    def watch(x: Tensor, told: Told) -> Tensor:
         seen.extend(x.clone())
-        return shares(x)
+        return shares(x, told)
 
     signal = noise(2, 20_000)
     separate_whole(ArraySource(signal, 44_100), watch, STEMS, Windowing(16_000, 1_000, overlap=0))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stemwise.audio_io import FLOAT_WAV, Encoding, StemWriter, open_audio, resampled_frames
+from stemwise.diffusion import Told
 from stemwise.errors import QueryError
 from stemwise.longform import (
     ArraySource,
@@ -21,6 +22,7 @@ from stemwise.longform import (
     Report,
     Source,
     Split,
+    WindowFunction,
     Windowing,
     continue_windows,
     separate_to_files,
@@ -178,7 +180,7 @@ class Model:
         batch = max(1, 2 * self.window // listening)  # long windows come one by one, for the sake of memory
         return Windowing(self.rate, listening, self.channels, overlap, batch, self.system.sums)
 
-    def _window(self, evaluations: int | None) -> Callable[[Tensor], Split]:
+    def _window(self, evaluations: int | None) -> WindowFunction:
         spent = self.evaluations if evaluations is None else evaluations
         if spent < 1:
             raise QueryError(f"evaluations is {spent}; it must be at least 1")
@@ -186,8 +188,8 @@ class Model:
         if most is not None and spent > most:
             raise QueryError(f"evaluations is {spent}; this model has use for at most {most} a window")
 
-        def split(x: Tensor) -> Split:
-            stems, left = self.system.separate(x.to(self.device), spent)
+        def split(x: Tensor, told: Told) -> Split:
+            stems, left = self.system.separate(x.to(self.device), spent, told)
             return Split(stems.cpu(), left.cpu())
 
         return split

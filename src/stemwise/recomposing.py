@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stemwise.diffusion import Told
 from stemwise.errors import QueryError
 from stemwise.longform import ArraySource, ProgressCallback, Split, Windowing, continue_windows, separate_whole
 from stemwise.model import Model, Run
@@ -104,8 +105,8 @@ def _split(
     """(channels, frames): what of a signal the wanted stems are."""
     rest = [name for name in heard if name not in wanted]
 
-    def split(x: Tensor) -> Split:
-        parts, left = system.split(x[:, 0].to(model.device), heard, [wanted, rest], run.steps)
+    def split(x: Tensor, told: Told) -> Split:
+        parts, left = system.split(x[:, 0].to(model.device), heard, [wanted, rest], run.steps, told)
         return Split(parts[:, :, None].cpu(), left[:, None].cpu())
 
     windowing = Windowing(model.rate, model.window, 1, overlap=0.25, batch=2, closed=system.sums)

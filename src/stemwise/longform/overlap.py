@@ -67,8 +67,10 @@ class Split:
     residual: Tensor | None = None
 
 
-WindowFunction = Callable[[Tensor], Tensor | Split]
-"""(batch, channel, window) -> stems (batch, stem, channel, window), raw or, in a ``Split``, already closed."""
+WindowFunction = Callable[[Tensor, Callable[[float], object]], Tensor | Split]
+"""(batch, channel, window) -> stems (batch, stem, channel, window), raw or, in a ``Split``, already closed.
+
+The second argument hears which share of the work on these windows is done, in between."""
 
 
 @dataclass
@@ -118,8 +120,9 @@ def overlap_add(
     channels: int,
     windowing: Windowing,
     usage: Usage,
+    told: Callable[[float], object],
 ) -> Iterator[np.ndarray]:
-    """Cross-faded estimates (stems * channels, n) at the model's rate.
+    """Cross-faded estimates (stems * channels, n) at the model's rate; ``told`` hears how many frames the model is through with.
 
     The sum is divided by the sum of the fades, so that a signal is reconstructed for every overlap, and at both ends.
     """
@@ -143,7 +146,7 @@ def overlap_add(
             line[..., window - frames :] = 0
 
     end = 0
-    for piece, answer in _answers(_pieces(blocks, window, hop), separate_window, stems, channels, windowing):
+    for piece, answer in _answers(_pieces(blocks, window, hop), separate_window, stems, channels, windowing, told):
         usage.windows += 1
         if total is None:
             total = np.zeros((answer.shape[0], window), np.float32)
@@ -160,7 +163,12 @@ def overlap_add(
 
 
 def _answers(
-    pieces: Iterator[_Piece], separate_window: WindowFunction, stems: int, channels: int, windowing: Windowing
+    pieces: Iterator[_Piece],
+    separate_window: WindowFunction,
+    stems: int,
+    channels: int,
+    windowing: Windowing,
+    told: Callable[[float], object],
 ) -> Iterator[tuple[_Piece, np.ndarray]]:
     """Ask the window function in batches; each answer is (stems * channels [+ channels of residual], window)."""
     groups = [tuple(range(c, min(c + windowing.channels, channels))) for c in range(0, channels, windowing.channels)]
@@ -170,7 +178,14 @@ def _answers(
 
     def answered() -> Iterator[tuple[_Piece, np.ndarray]]:
         nonlocal held
-        held = _ask(separate_window, lanes[: len(batch) * len(groups)], stems, held)
+        start, last = batch[0].position, batch[-1]
+        end = last.position + min(windowing.hop, last.length)
+
+        def within(share: float) -> None:
+            told(start + share * (end - start))
+
+        held = _ask(lambda x: separate_window(x, within), lanes[: len(batch) * len(groups)], stems, held)
+        within(1.0)
         for index, piece in enumerate(batch):
             folded = [
                 lane if len(group) == windowing.channels else lane.mean(axis=1, keepdims=True)
@@ -193,7 +208,9 @@ def _answers(
         yield from answered()
 
 
-def _ask(separate_window: WindowFunction, lanes: Tensor, stems: int, held: np.ndarray) -> np.ndarray:
+def _ask(
+    separate_window: Callable[[Tensor], Tensor | Split], lanes: Tensor, stems: int, held: np.ndarray
+) -> np.ndarray:
     """One call for ``lanes``; the answer (batch, stems [+ 1], channel, window) is copied to ``held`` where it fits.
 
     The reused array lets the answer's own memory go at once: see ``_STEP``.

@@ -31,7 +31,7 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], object]
-"""Called after every part of a window; returning False (or raising ``Cancelled``) stops the work."""
+"""Called after every window, and every step within one; returning False (or raising ``Cancelled``) stops the work."""
 
 SongFunction = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
 """Estimates (stem * channel, n) of a whole source at the model's rate, block by block -> better ones, of the same length in all."""
@@ -102,17 +102,12 @@ def separate_blocks(
 
     at_model = resample_blocks(incoming(), source.rate, windowing.rate, frames=model_frames)
 
-    def estimated() -> Iterator[np.ndarray]:
-        done = 0
-        for block in overlap_add(at_model, separate_window, len(stems), source.channels, windowing, tally.usage):
-            done += block.shape[1]
-            yield block
-            # nothing of a finished block is kept while the next windows are made: it would pin the heap around them
-            del block
-            heard = min(pending.received, math.ceil(done * source.rate / windowing.rate))
-            tell(progress, heard / source.rate, max(heard, source.frames) / source.rate, started, source.name)
+    def told(frames: float) -> None:
+        done = min(pending.received, frames * source.rate / windowing.rate)
+        tell(progress, done / source.rate, max(done, source.frames) / source.rate, started, source.name)
 
-    restored = resample_blocks(over_song(estimated()), windowing.rate, source.rate, frames=lambda: pending.received)
+    estimated = overlap_add(at_model, separate_window, len(stems), source.channels, windowing, tally.usage, told)
+    restored = resample_blocks(over_song(estimated), windowing.rate, source.rate, frames=lambda: pending.received)
     heir = list(stems).index("other") if "other" in stems else None
     for flat in restored:
         original = pending.view(0, flat.shape[1])

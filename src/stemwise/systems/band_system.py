@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from stemwise.diffusion import (
     Denoiser,
     Known,
+    Told,
     absent,
     bind,
     classifier_free,
@@ -101,7 +102,7 @@ class BandSystem(System):
         return len(VIEWS)
 
     @torch.no_grad()
-    def separate(self, wave: Tensor, evaluations: int = 1) -> tuple[Tensor, Tensor]:
+    def separate(self, wave: Tensor, evaluations: int = 1, told: Told | None = None) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 2, time) that sum to the mixtures (B, 2, time), and what the network left over (B, 2, time).
 
         The estimate is the posterior mean, averaged over the first `evaluations` of the `VIEWS` of the window; what is
@@ -109,7 +110,11 @@ class BandSystem(System):
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
         mix = self.prior.encode(wave / scale)
-        views = [self._mean(wave / scale, *view) for view in VIEWS[:evaluations]]
+        views: list[Tensor] = []
+        for view in VIEWS[:evaluations]:
+            views.append(self._mean(wave / scale, *view))
+            if told is not None:
+                told(len(views) / evaluations)
         stems = torch.stack(views).mean(0)
         lacking = self.prior.decode(mix - stems.sum(1)) * scale
         return self.prior.decode(self.prior.close(stems, mix, self._unknown(mix)[1])) * scale[:, None], lacking

@@ -62,15 +62,20 @@ class ComponetSystem(LatentMono):
         return unanswerable(replace(query, heard=stems), self.names, "this model")
 
     @torch.no_grad()
-    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+    def separate(self, wave: Tensor, evaluations: int, told: Told | None = None) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 1, time) of mixtures (B, 1, time), and what they lack of them (B, 1, time)."""
         steps = max(1, evaluations // cost(self.how.rule))
-        stems, lacking = self.split(wave[:, 0], self.names, [(name,) for name in self.names], steps)
+        stems, lacking = self.split(wave[:, 0], self.names, [(name,) for name in self.names], steps, told)
         return stems[:, :, None], lacking[:, None]
 
     @torch.no_grad()
     def split(
-        self, wave: Tensor, heard: Sequence[str], parts: Sequence[Sequence[str]], steps: int
+        self,
+        wave: Tensor,
+        heard: Sequence[str],
+        parts: Sequence[Sequence[str]],
+        steps: int,
+        told: Told | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Parts (B, part, time) of mixes (B, time) of the heard stems, and what they lack of the mixes (B, time).
 
@@ -89,7 +94,7 @@ class ComponetSystem(LatentMono):
             self.how,
         )
         free = Free((len(wave) * count, *latent.shape[1:]))
-        made = self._sample(denoiser, free, steps, common(seeded(0, wave.device)))
+        made = self._sample(denoiser, free, steps, common(seeded(0, wave.device)), told)
         levels = prior.base.levels(made).unflatten(0, (len(wave), count))
         if self.phase == "vocoder":
             stems = prior.base.codec.vocode(levels)[..., :time]

@@ -22,6 +22,7 @@ from stemwise.diffusion import (
     Known,
     SlotCoupling,
     Step,
+    Told,
     common,
     couple,
     euler,
@@ -39,7 +40,7 @@ from stemwise.systems.joint import evaluations_of, likelihood, posterior, within
 from stemwise.systems.msdm import LikelihoodName, Separation, likelihood_named
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources, described
-from stemwise.systems.system import Context, Guide, Mono
+from stemwise.systems.system import Context, Guide, Mono, part
 
 SILENCE = 1e-5
 """Sample value up to which a mixture is silent."""
@@ -123,38 +124,40 @@ class GmsdiSystem(Mono):
         return replace(how, likelihood=self.likelihood, rule="euler" if skewed else how.rule)
 
     @torch.no_grad()
-    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+    def separate(self, wave: Tensor, evaluations: int, told: Told | None = None) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 1, time) that sum to the mixtures (B, 1, time), and what they lacked of them before."""
         mix = wave[:, 0]
+        together = set(self.extracted) != set(self.names)
+        runs = together + len(self.extracted)
         x = (
-            self._separator(mix, evaluations)
-            if set(self.extracted) != set(self.names)
+            self._separator(mix, evaluations, part(told, 0, runs))
+            if together
             else mix.new_zeros(len(mix), len(self.names), mix.shape[-1])
         )
-        for name in self.extracted:
-            x[:, self.names.index(name)] = self._extractor(mix, name, evaluations)
+        for run, name in enumerate(self.extracted, together):
+            x[:, self.names.index(name)] = self._extractor(mix, name, evaluations, part(told, run, runs))
         x = x * _sounding(mix, self.rate)[:, None]
         lacking = mix - x.sum(1)
         return (x + lacking[:, None] / len(self.names))[:, :, None], lacking[:, None]
 
-    def _separator(self, mix: Tensor, evaluations: int) -> Tensor:
+    def _separator(self, mix: Tensor, evaluations: int, told: Told | None) -> Tensor:
         """All sources at once."""
-        return self._restricted(self.sources.prompts(), mix, evaluations)
+        return self._restricted(self.sources.prompts(), mix, evaluations, told)
 
-    def _extractor(self, mix: Tensor, name: str, evaluations: int) -> Tensor:
+    def _extractor(self, mix: Tensor, name: str, evaluations: int, told: Told | None) -> Tensor:
         """One source against the rest, which is described by all other words."""
         own = self.sources.prompts()[self.names.index(name)]
         rest = Prompt(self.sources.words(other for other in self.names if other != name))
-        return self._restricted([own, rest], mix, evaluations)[:, 0]
+        return self._restricted([own, rest], mix, evaluations, told)[:, 0]
 
-    def _restricted(self, prompts: Sequence[Prompt], mix: Tensor, evaluations: int) -> Tensor:
+    def _restricted(self, prompts: Sequence[Prompt], mix: Tensor, evaluations: int, told: Told | None) -> Tensor:
         """Slots (B, prompt, time) that sum to the mixtures (B, time), by the configured likelihood and step rule."""
         how, frames = within(self._how, evaluations), mix.shape[-1]
         known = self.prior.powers(prompts, frames)
         loudest = 0 if known is None else int(known.sum(-1).argmax())
         way = likelihood(how, len(prompts), loudest, None if known is None else lambda _: known, self.rate)
         noise = common(seeded(0, mix.device))
-        return posterior(self.prior.prompted(prompts), way, how, mix, len(prompts), how.steps, noise)
+        return posterior(self.prior.prompted(prompts), way, how, mix, len(prompts), how.steps, noise, told)
 
     @torch.no_grad()
     def sample(self, wanted: Sequence[str], context: Context, *, seed: int, steps: int) -> Tensor:

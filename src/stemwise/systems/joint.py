@@ -21,6 +21,7 @@ from stemwise.diffusion import (
     Free,
     Known,
     NoiseSource,
+    Told,
     common,
     cost,
     karras,
@@ -107,7 +108,7 @@ class Joint(Mono):
         return evaluations_of(self.separation)
 
     @torch.no_grad()
-    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+    def separate(self, wave: Tensor, evaluations: int, told: Told | None = None) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 1, time) that sum to the mixtures (B, 1, time), and what they lacked of them before (B, 1, time).
 
         What they lack, the published samplers' last step does not give back; here all stems get equal shares of it.
@@ -115,7 +116,7 @@ class Joint(Mono):
         """
         mix = wave[:, 0]
         how, noise = within(self.separation, evaluations), common(seeded(0, wave.device))
-        x = posterior(self.prior, self.likelihood, how, mix, len(self.names), how.steps, noise)
+        x = posterior(self.prior, self.likelihood, how, mix, len(self.names), how.steps, noise, told)
         lacking = mix - x.sum(1)
         return (x + lacking[:, None] / len(self.names))[:, :, None], lacking[:, None]
 
@@ -174,6 +175,7 @@ def posterior(
     slots: int,
     steps: int,
     noise: NoiseSource,
+    told: Told | None = None,
 ) -> Tensor:
     """Stems (B, slots, time) for mixtures (B, time) as the sampler gives them: they may not sum exactly."""
     made = likelihood.condition(prior, mix, slots, RULES[how.rule])
@@ -190,7 +192,7 @@ def posterior(
         churn=churn,
         resample=how.resample,
     )
-    return last(run).x
+    return last(run, told).x
 
 
 def evaluations_of(how: Separation) -> int:

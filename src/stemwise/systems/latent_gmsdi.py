@@ -21,7 +21,7 @@ from stemwise.diffusion import Denoiser, Free, Told, dpmpp_2m, exponential, last
 from stemwise.errors import QueryError
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.sources import Sources
-from stemwise.systems.system import Context, Seam, System
+from stemwise.systems.system import Context, Seam, System, part
 from stemwise.systems.text_to_audio import TextToAudio
 
 Gap = Callable[[Tensor], Tensor]
@@ -102,17 +102,20 @@ class LatentGmsdi(System):
         return 50
 
     @torch.no_grad()
-    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+    def separate(self, wave: Tensor, evaluations: int, told: Told | None = None) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, channel, time) that sum to mixtures (B, channel, time), and what the candidates lacked."""
-        pairs = [self._closest(one[None], max(1, evaluations)) for one in wave]
+        pairs = [
+            self._closest(one[None], max(1, evaluations), part(told, index, len(wave)))
+            for index, one in enumerate(wave)
+        ]
         stems, lacking = (torch.cat(parts) for parts in zip(*pairs))
         return stems + lacking[:, None] / len(self.names), lacking
 
-    def _closest(self, wave: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    def _closest(self, wave: Tensor, steps: int, told: Told | None) -> tuple[Tensor, Tensor]:
         """The candidate (1, stem, channel, time) for one mixture whose sum is nearest, and what it lacks."""
         heard = wave.expand(self.candidates, -1, -1)
         latents = self._drawn(
-            self.sources.prompts(), lambda x: heard - self._waves(x).sum(1), self.candidates, 0, steps
+            self.sources.prompts(), lambda x: heard - self._waves(x).sum(1), self.candidates, 0, steps, told
         )
         stems = self._waves(latents)
         lacking = heard - stems.sum(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemwise.diffusion import Constraint, Free, Known, common, cost, seeded
+from stemwise.diffusion import Constraint, Free, Known, Told, common, cost, seeded
 from stemwise.systems.latent_system import LatentMono
 from stemwise.systems.msgld import LatentSampling, Msgld
 from stemwise.systems.system import Context, Phase, phase_of
@@ -44,27 +44,27 @@ class MsgldSystem(LatentMono):
         return self.prior
 
     @torch.no_grad()
-    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+    def separate(self, wave: Tensor, evaluations: int, told: Told | None = None) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, 1, time) of mixtures (B, 1, time), and what they lack of them (B, 1, time).
 
         Of any length: the window is padded with silence to whole latents. Every item starts from the same noise.
         """
         config, time = self.prior.config, wave.shape[-1]
         padded = F.pad(wave[:, 0], (0, -time % (config.codec.stride * config.net.multiple)))
-        stems = self.waves(self.spectrograms(padded, evaluations), padded)[..., :time]
+        stems = self.waves(self.spectrograms(padded, evaluations, told), padded)[..., :time]
         lacking = wave[:, 0] - stems.sum(1)
         if self.sums:
             stems = stems + lacking[:, None] / len(self.names)  # rounding
         return stems[:, :, None], lacking[:, None]
 
     @torch.no_grad()
-    def spectrograms(self, mix: Tensor, evaluations: int) -> Tensor:
+    def spectrograms(self, mix: Tensor, evaluations: int, told: Told | None = None) -> Tensor:
         """Log-mels (B, stem, frame, band) of the stems of mixtures (B, time), a whole number of latents long."""
         prior, how = self.prior, self.how
         heard = prior.encode(mix)
         free = Free((len(mix), len(self.names), *heard.shape[1:]))
         steps, noise = max(1, evaluations // cost(how.rule)), common(seeded(0, mix.device))
-        return prior.levels(self._sample(prior.denoiser(heard, how.guidance), free, steps, noise))
+        return prior.levels(self._sample(prior.denoiser(heard, how.guidance), free, steps, noise, told))
 
     @torch.no_grad()
     def waves(self, levels: Tensor, mix: Tensor) -> Tensor:

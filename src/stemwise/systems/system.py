@@ -131,9 +131,9 @@ class System(ABC):
         return unanswerable(query, self.names, "this model")
 
     @abstractmethod
-    def separate(self, wave: Tensor, evaluations: int) -> tuple[Tensor, Tensor]:
+    def separate(self, wave: Tensor, evaluations: int, told: Told | None = None) -> tuple[Tensor, Tensor]:
         """Stems (B, stem, channel, time) of mixtures (B, channel, time), and what they lacked of these before they were
-        made to sum to them; still lack, where `sums` is False.
+        made to sum to them; still lack, where `sums` is False. `told` hears which share of the work is done.
         """
 
     def over_song(self, stems: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -186,6 +186,11 @@ def phase_of(name: str) -> Phase:
     if name not in get_args(Phase):
         raise QueryError(f"unknown phase {name!r}; choose {' or '.join(get_args(Phase))}")
     return cast(Phase, name)
+
+
+def part(told: Told | None, index: int, count: int) -> Told | None:
+    """What one of `count` equal parts of the work is to tell its share to."""
+    return None if told is None else lambda share: told((index + share) / count)
 
 
 def check_shares(**shares: float) -> None:
