@@ -67,6 +67,15 @@ def test_sets_are_drawn_by_length_or_by_weight(tmp_path: Path) -> None:
     assert abs(share(f"[{{path: {a}, weight: 3}}, {{path: {b}, weight: 1}}]") - 0.75) < 0.07
 
 
+def test_songs_that_do_not_fill_a_window_are_counted(tmp_path: Path) -> None:
+    write_song(tmp_path / "data" / "short", {"bass": 0.1})
+    write_song(tmp_path / "data" / "long", {"bass": 0.1}, frames=12_000)
+    _, said, _ = opened(tmp_path, f"data.train={tmp_path / 'data'}", "data.frames=8000")
+    assert "2 songs" in said and "1 of them padded with silence (shorter than the 1.0 s of a window)" in said
+    _, said, _ = opened(tmp_path, f"data.train={tmp_path / 'data'}", "data.frames=4000")
+    assert "padded" not in said
+
+
 def test_stems_get_the_names_that_the_recipe_says(tmp_path: Path) -> None:
     write_song(tmp_path / "data" / "one", {"contrabass": 0.1, "drums": 0.2, "harp": 0.4})
     write_song(tmp_path / "data" / "two", {"harp": 0.4})

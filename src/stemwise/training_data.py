@@ -85,7 +85,7 @@ class WindowMaterial(Material[Corpus]):
     def describe(self, stream: Stream) -> str:
         """Also stems that the model has not."""
         assert isinstance(stream, Windows)
-        said = _hours(stream.songs)
+        said = _heard(stream)
         left_out = len(self.training.songs) - len(stream.songs)
         if left_out:
             said += f", {left_out} more left out (without its stems)"
@@ -134,7 +134,7 @@ class MixtureMaterial(WindowMaterial):
         """Songs and hours."""
         assert isinstance(stream, Mixtures)
         left_out = len(self.training.songs) - len(stream.songs)
-        return f"mixtures of {_hours(stream.songs)}" + (
+        return f"mixtures of {_heard(stream)}" + (
             f", {left_out} more left out (none of its words describes them)" if left_out else ""
         )
 
@@ -195,7 +195,7 @@ class PairMaterial(WindowMaterial):
         """Songs and hours."""
         assert isinstance(stream, Pairs)
         left_out = sum(len(song.stems) < 2 for song in self.training.songs)
-        return _hours(stream.songs) + (f", {left_out} more left out (without two stems)" if left_out else "")
+        return _heard(stream) + (f", {left_out} more left out (without two stems)" if left_out else "")
 
     def _regroup(self, section: DataSetSection) -> Callable[[Song], Song] | None:
         return super()._regroup(section) or leaves
@@ -278,5 +278,10 @@ def _songs(count: int) -> str:
     return f"{count} song{'' if count == 1 else 's'}"
 
 
-def _hours(songs: Sequence[Song]) -> str:
-    return f"{_songs(len(songs))} ({sum(song.seconds for song in songs) / 3600:.1f} h)"
+def _heard(stream: Windows | Mixtures | Pairs) -> str:
+    """How many songs and hours, and how many of the songs do not fill a window."""
+    window = stream.options.frames / stream.options.rate
+    short = sum(song.seconds < window for song in stream.songs)
+    return f"{_songs(len(stream.songs))} ({sum(song.seconds for song in stream.songs) / 3600:.1f} h)" + (
+        f", {short} of them padded with silence (shorter than the {window:.1f} s of a window)" if short else ""
+    )
