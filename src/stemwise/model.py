@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,14 @@ from stemwise.longform import (
     Split,
     WindowFunction,
     Windowing,
-    continue_windows,
     separate_to_files,
     separate_whole,
-    tell,
 )
+from stemwise.making import Run, make
 from stemwise.query import Query, whole_seed
-from stemwise.signals import Signal, channels_at, cut, plain, read_signal, stereo_back, together
+from stemwise.signals import Signal, channels_at, plain, read_signal, stereo_back, together
 from stemwise.stems import Audio, Part, known_names, named
-from stemwise.systems.system import Context, System
+from stemwise.systems.system import System
 
 LONGEST = 3600.0
 """Seconds that are generated at most."""
@@ -210,7 +208,8 @@ class Model:
         """
         wanted = self._names(stems or self.stems)
         self._ask({}, wanted)
-        made = self._sample(wanted, {}, self.frames(seconds), LEVEL, self._run(seed, steps, progress))
+        run = self._run(seed, steps, progress)
+        made = make(self.system, wanted, {}, run, scale=LEVEL, frames=self.frames(seconds))
         return Audio(wanted, made[None], self.rate)
 
     def accompany(
@@ -242,7 +241,7 @@ class Model:
         self._ask(parts, wanted)
         context = {name: channels_at(signal, at, self.rate, self.channels) for name, signal in signals.items()}
         run = self._run(seed, self.steps_beside if steps is None else steps, progress)
-        made = self._sample(wanted, context, 0, self._scale(context), run)
+        made = make(self.system, wanted, context, run, scale=self._scale(context))
         frames = next(iter(signals.values())).shape[1]
         channels = max(signal.shape[0] for signal in signals.values())
         new = stereo_back(made, self.rate, at, frames, channels)
@@ -323,7 +322,8 @@ class Model:
         edge = before, max(before + 1, resampled_frames(last - start, stems.rate, self.rate))
         scale = max(float(sum(at_model.values()).square().mean().sqrt()), 1e-3)  # type: ignore[union-attr]
         frames = next(iter(at_model.values())).shape[-1]
-        made = self._sample(chosen, context, frames, scale, run, {n: at_model[n] for n in chosen}, edge)
+        replaced = {name: at_model[name] for name in chosen}
+        made = make(self.system, chosen, context, run, scale=scale, frames=frames, old=replaced, inside=edge)
         new = stereo_back(made, self.rate, stems.rate, end - start, old.shape[1])
         data = old.clone()
         names = list(stems.names)
@@ -338,50 +338,6 @@ class Model:
         return Audio(tuple(names), data[None], stems.rate, mixture[None])
 
     # -- the common ground -------------------------------------------------------------------------------------------
-
-    def _sample(
-        self,
-        wanted: tuple[str, ...],
-        context: Mapping[str, Tensor],
-        frames: int,
-        scale: float,
-        run: Run,
-        old: Mapping[str, Tensor] | None = None,
-        edge: tuple[int, int] = (0, 0),
-    ) -> Tensor:
-        """Wanted stems (stem, channel, frames) over a whole signal, window after window, each continuing the one before.
-
-        `old` fixes the wanted stems outside of the frames `edge`.
-        """
-        total = max([frames, *(signal.shape[-1] for signal in context.values())])
-        overlap = self.system.seam.overlap
-        done: list[Tensor] = []
-
-        def make(known: Tensor | None, index: int) -> Tensor:
-            start = index * (self.window - overlap)
-            frame = torch.arange(start, start + self.window)
-            fixed = {}
-            for row, name in enumerate(wanted):
-                signal, where = torch.zeros(self.channels, self.window), torch.zeros(self.window, dtype=torch.bool)
-                if old is not None:
-                    where = ((frame < edge[0]) | (frame >= edge[1])) & (frame < total)
-                    signal = cut(old[name], start, self.window) * where
-                if known is not None:
-                    seam = frame < start + overlap
-                    signal = torch.where(seam, torch.nn.functional.pad(known[row], (0, self.window - overlap)), signal)
-                    where = where | seam
-                if where.any():
-                    fixed[name] = (signal.to(self.device), where.to(self.device))
-            heard = {name: cut(signal, start, self.window).to(self.device) for name, signal in context.items()}
-            told = run.within(start + overlap if index else 0, min(total, start + self.window), total, self.rate)
-            asked = Context(heard, fixed, scale, told)
-            window = self.system.sample(wanted, asked, seed=run.seed * 1_000_003 + index, steps=run.steps).cpu()
-            told(1.0)
-            return window
-
-        for block in continue_windows(make, total, self.window, overlap, fade=self.system.seam.fade):
-            done.append(block)
-        return torch.cat(done, dim=-1)
 
     def _run(self, seed: int, steps: int | None, progress: ProgressCallback | None) -> Run:
         return Run(whole_seed(seed), self.steps if steps is None else steps, progress)
@@ -416,25 +372,3 @@ class Model:
         rise = ((frame - start + 1) / fade).clamp(0, 1) if start > 0 else torch.ones(stems.frames)
         fall = ((end - frame) / fade).clamp(0, 1) if end < stems.frames else torch.ones(stems.frames)
         return torch.minimum(rise, fall)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Seed, number of sampling steps and who is told of the progress."""
-
-    seed: int
-    steps: int
-    progress: ProgressCallback | None
-    started: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise QueryError(f"steps is {self.steps}; it must be at least 1")
-
-    def tell(self, done: float, total: float) -> None:
-        """Report seconds of audio done; raises `Cancelled` when told to stop."""
-        tell(self.progress, done, total, self.started)
-
-    def within(self, start: int, end: int, total: int, rate: int) -> Callable[[float], None]:
-        """What reports the share that is done of the frames from start to end."""
-        return lambda share: self.tell((start + share * (end - start)) / rate, total / rate)

@@ -11,7 +11,8 @@ from torch import Tensor
 from stemwise.diffusion import Told
 from stemwise.errors import QueryError
 from stemwise.longform import ArraySource, ProgressCallback, Split, Windowing, continue_windows, separate_whole
-from stemwise.model import Model, Run
+from stemwise.making import Run
+from stemwise.model import Model
 from stemwise.query import whole_seed
 from stemwise.signals import Signal, channels_at, cut, read_signal, stereo_back
 from stemwise.stems import Audio, known_names
