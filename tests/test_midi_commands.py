@@ -98,9 +98,9 @@ def test_what_is_known_stays_and_who_does_not_play_gets_nothing(separated: Separ
     bass = np.isin(found.notes["track"], [k for k, (title, _, _) in enumerate(found.tracks) if title[:4] == "bass"])
     locked = multiset(source.notes[source.notes["track"] == place - 1])
     assert set(map(tuple, locked.tolist())) <= set(map(tuple, multiset(found.notes[bass]).tolist()))
-    assert manifest["stems"]["bass"]["given"] == len(locked)
+    assert manifest["stems"]["bass"]["notes_given"] == len(locked)
     # the drums lie on channel 10, so they are known without being told
-    assert manifest["stems"]["drums"]["given"] > 0
+    assert manifest["stems"]["drums"]["notes_given"] > 0
 
 
 def test_notes_of_another_file_are_locked_by_onset_and_pitch(notes: Path, song: Path, tmp_path: Path) -> None:

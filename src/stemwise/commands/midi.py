@@ -234,7 +234,7 @@ def described(parts: NoteParts, file: str) -> dict[str, dict[str, Any]]:
             "program": parts.instruments[index].program,
             "drums": parts.instruments[index].drums,
             "notes": len(parts[name]),
-            "given": int(((parts.labels == index) & parts.given).sum()),
+            "notes_given": int(((parts.labels == index) & parts.given).sum()),
             "confidence": round(float(parts.confidence[chosen].mean()), 4) if chosen.any() else None,
         }
     return found
