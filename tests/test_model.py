@@ -12,6 +12,7 @@ import torch
 
 import stemwise
 from stemwise.errors import AudioFileError, Cancelled, ModelError, QueryError
+from stemwise.longform import Progress
 from stemwise.model import Model
 from tiny_band import music, write_tiny_band
 
@@ -192,6 +193,17 @@ def test_progress_is_told_and_can_cancel(model: Model, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         model.separate_file(tmp_path / "song.wav", tmp_path / "stems", progress=lambda event: False)
     assert not list((tmp_path / "stems").glob("*.wav"))
+
+
+def test_separating_and_replacing_is_one_progress(model: Model) -> None:
+    told: list[Progress] = []
+    model.edit(music(1.5), replace=["guitar"], span=(0.5, 0.6), rate=RATE, steps=2, progress=told.append)
+    shares = [event.fraction for event in told]
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert min(share for share in shares if share > 0.5) < 1
+    assert {event.total_seconds for event in told} == {1.5}
+    with pytest.raises(Cancelled):
+        model.edit(music(1.5), replace=["guitar"], rate=RATE, steps=2, progress=lambda event: event.fraction <= 0.5)
 
 
 def test_models_that_are_not_there_are_named() -> None:

@@ -23,6 +23,7 @@ from stemwise.longform import (
     Split,
     WindowFunction,
     Windowing,
+    in_turn,
     separate_to_files,
     separate_whole,
 )
@@ -277,11 +278,13 @@ class Model:
             raise QueryError(
                 f"edit needs exactly one of remove, extract, replace, or a span alone; got {verbs or 'none'}"
             )
+        separating, making = not isinstance(source, Audio), verbs in ([], ["replace"])
+        first, last = in_turn(progress, 2) if separating and making else [progress, progress]
         if isinstance(source, Audio):  # what an edit before has made anew (guitar') is a guitar to this one
             stems = plain(source)
             stems = Audio(tuple(name.rstrip("'") for name in stems), stems.data, stems.rate, stems.mixture)
         else:
-            stems = self.separate(source, rate=rate, evaluations=evaluations, progress=progress)
+            stems = self.separate(source, rate=rate, evaluations=evaluations, progress=first)
         known = stems.names
         chosen = known_names([name.rstrip("'") for name in remove or extract or replace or known], known)
         where = self._span(stems, span)
@@ -297,7 +300,7 @@ class Model:
             return Audio(tuple(known[i] for i in keep), new[None], stems.rate, mixture[None])
         if steps is None and len(chosen) < len(known):
             steps = self.steps_beside
-        return self._replaced(stems, chosen, where, self._run(seed, steps, progress))
+        return self._replaced(stems, chosen, where, self._run(seed, steps, last))
 
     def _replaced(self, stems: Audio, chosen: tuple[str, ...], where: Tensor, run: Run) -> Audio:
         self._names(chosen)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -215,6 +216,20 @@ def tell(progress: ProgressCallback | None, done: float, total: float, started: 
     answer = progress(Progress(done, total, left, share, item))
     if isinstance(answer, bool | np.bool_) and not answer:
         raise Cancelled(f"{item + ': ' if item else ''}stopped after {done:.1f} s of audio; nothing was kept.")
+
+
+def in_turn(progress: ProgressCallback | None, passes: int) -> list[ProgressCallback | None]:
+    """What each of several passes over the same audio tells, so that `progress` hears of all of them as one."""
+    if progress is None:
+        return [None] * passes
+    started, seconds = time.monotonic(), 0.0
+
+    def told(index: int, event: Progress) -> None:
+        nonlocal seconds
+        seconds = seconds or event.total_seconds
+        tell(progress, (index + event.fraction) / passes * seconds, seconds, started, event.item)
+
+    return [partial(told, index) for index in range(passes)]
 
 
 def _drain(blocks: Generator[np.ndarray, None, Report], sink: Callable[[np.ndarray], object]) -> Report:
