@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from stemwise import checkpoint, cli, load_notes
 from stemwise.audio_io import write_audio
 from stemwise.commands.midi import midi_file
-from stemwise.errors import QueryError
+from stemwise.errors import MidiFileError, QueryError
 from stemwise.songs.synthetic import compose, write_midi
 from stemwise.symbolic import multiset, read_midi
 from stemwise.symbolic.picture import draw
@@ -119,6 +119,13 @@ def test_notes_of_another_file_are_locked_by_onset_and_pitch(notes: Path, song: 
             model.separate(music, locked=locked)
     with pytest.raises(QueryError, match="not among those that play"):
         model.separate(music, present=["melody"], locked={1: "bass"})
+
+
+def test_where_notes_cannot_be_written_is_said(notes: Path, song: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(MidiFileError, match=r"file/song.mid: cannot be written .* another place"):
+        load_notes(notes, "cpu").separate(song).save(tmp_path / "file" / "song.mid")
+    assert (tmp_path / "file").read_bytes() == b""
 
 
 def test_a_locked_file_is_known_by_its_content(notes: Path, song: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stemwise.errors import QueryError
+from stemwise.errors import MidiFileError, QueryError
 from stemwise.longform import ProgressCallback, tell
 from stemwise.query import whole_seed
 from stemwise.stems import index, known_names
@@ -94,10 +94,15 @@ class NoteParts:
         return written(self.score, self.music.census)
 
     def save(self, file: Path | str) -> None:
-        """Write the multi-track MIDI file, whole or not at all."""
+        """Write the multi-track MIDI file, whole or not at all. Raises MidiFileError where it cannot be written."""
         from stemwise.files import write_atomically
 
-        write_atomically(Path(file), self.to_bytes())
+        try:
+            write_atomically(Path(file), self.to_bytes())
+        except OSError as error:
+            raise MidiFileError(
+                f"{file}: cannot be written ({error.strerror or error}); choose another place"
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
