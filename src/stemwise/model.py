@@ -278,19 +278,19 @@ class Model:
             raise QueryError(
                 f"edit needs exactly one of remove, extract, replace, or a span alone; got {verbs or 'none'}"
             )
-        separating, making = not isinstance(source, Audio), verbs in ([], ["replace"])
-        first, last = in_turn(progress, 2) if separating and making else [progress, progress]
+        taking = verbs in (["remove"], ["extract"])
+        passes = in_turn(progress, 1 if taking or isinstance(source, Audio) else 2)
         if isinstance(source, Audio):  # what an edit before has made anew (guitar') is a guitar to this one
             stems = plain(source)
             stems = Audio(tuple(name.rstrip("'") for name in stems), stems.data, stems.rate, stems.mixture)
         else:
-            stems = self.separate(source, rate=rate, evaluations=evaluations, progress=first)
+            stems = self.separate(source, rate=rate, evaluations=evaluations, progress=passes[0])
         known = stems.names
         chosen = known_names([name.rstrip("'") for name in remove or extract or replace or known], known)
         where = self._span(stems, span)
         old = stems.data[0]
         mix = stems.mix()[0]
-        if verbs in (["remove"], ["extract"]):
+        if taking:
             dropped = [name for name in known if (name in chosen) == (verbs == ["remove"])]
             gain = torch.ones(len(known), 1, stems.frames)
             gain[[known.index(name) for name in dropped]] = 1 - where
@@ -300,7 +300,7 @@ class Model:
             return Audio(tuple(known[i] for i in keep), new[None], stems.rate, mixture[None])
         if steps is None and len(chosen) < len(known):
             steps = self.steps_beside
-        return self._replaced(stems, chosen, where, self._run(seed, steps, last))
+        return self._replaced(stems, chosen, where, self._run(seed, steps, passes[-1]))
 
     def _replaced(self, stems: Audio, chosen: tuple[str, ...], where: Tensor, run: Run) -> Audio:
         self._names(chosen)

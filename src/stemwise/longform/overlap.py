@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stemwise.diffusion import Told
 from stemwise.longform.fifo import Fifo
 
 # Finished audio is handed on in small blocks: what follows then works in a few megabytes, and the allocator's heap does
@@ -67,10 +68,10 @@ class Split:
     residual: Tensor | None = None
 
 
-WindowFunction = Callable[[Tensor, Callable[[float], object]], Tensor | Split]
+WindowFunction = Callable[[Tensor, Told], Tensor | Split]
 """(batch, channel, window) -> stems (batch, stem, channel, window), raw or, in a ``Split``, already closed.
 
-The second argument hears which share of the work on these windows is done, in between."""
+The second argument hears which share of the work on these windows is done."""
 
 
 @dataclass
@@ -184,7 +185,7 @@ def _answers(
         def within(share: float) -> None:
             told(start + share * (end - start))
 
-        held = _ask(lambda x: separate_window(x, within), lanes[: len(batch) * len(groups)], stems, held)
+        held = _ask(separate_window, lanes[: len(batch) * len(groups)], within, stems, held)
         within(1.0)
         for index, piece in enumerate(batch):
             folded = [
@@ -208,15 +209,13 @@ def _answers(
         yield from answered()
 
 
-def _ask(
-    separate_window: Callable[[Tensor], Tensor | Split], lanes: Tensor, stems: int, held: np.ndarray
-) -> np.ndarray:
+def _ask(separate_window: WindowFunction, lanes: Tensor, told: Told, stems: int, held: np.ndarray) -> np.ndarray:
     """One call for ``lanes``; the answer (batch, stems [+ 1], channel, window) is copied to ``held`` where it fits.
 
     The reused array lets the answer's own memory go at once: see ``_STEP``.
     """
     with torch.no_grad():
-        answer = separate_window(lanes)
+        answer = separate_window(lanes, told)
     split = answer if isinstance(answer, Split) else Split(answer)
     expected = (len(lanes), stems, *lanes.shape[1:])
     if tuple(split.stems.shape) != expected:

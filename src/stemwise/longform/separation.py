@@ -32,7 +32,7 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], object]
-"""Called after every window, and every step within one; returning False (or raising ``Cancelled``) stops the work."""
+"""Called as windows are done, and after every step within them; returning False (or raising ``Cancelled``) stops the work."""
 
 SongFunction = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
 """Estimates (stem * channel, n) of a whole source at the model's rate, block by block -> better ones, of the same length in all."""

@@ -110,12 +110,12 @@ class BandSystem(System):
         """
         scale = loudness(wave).clamp_min(QUIET)[:, None, None]
         mix = self.prior.encode(wave / scale)
-        views: list[Tensor] = []
-        for view in VIEWS[:evaluations]:
-            views.append(self._mean(wave / scale, *view))
+        views, means = VIEWS[:evaluations], []
+        for view in views:
+            means.append(self._mean(wave / scale, *view))
             if told is not None:
-                told(len(views) / evaluations)
-        stems = torch.stack(views).mean(0)
+                told(len(means) / len(views))
+        stems = torch.stack(means).mean(0)
         lacking = self.prior.decode(mix - stems.sum(1)) * scale
         return self.prior.decode(self.prior.close(stems, mix, self._unknown(mix)[1])) * scale[:, None], lacking
 
