@@ -218,6 +218,17 @@ def test_models_that_are_not_there_are_named() -> None:
             stemwise.load("band", device=device)
 
 
+def test_every_model_that_is_named_opens() -> None:
+    from stemwise.loading import bundled
+
+    assert "band" in stemwise.models() and set(stemwise.models()) < set(bundled())
+    for name in stemwise.models():
+        assert stemwise.load(name).stems
+    for name in set(bundled()) - set(stemwise.models()):
+        with pytest.raises(ModelError):
+            stemwise.load(name)
+
+
 def test_a_larger_overlap_hears_more_windows_and_sums_as_well(model: Model) -> None:
     signal = music(4.0)
     plain, few = model.separate_report(signal, rate=RATE)
@@ -261,3 +272,24 @@ def test_more_evaluations_and_lower_precision_still_sum(tmp_path: Path) -> None:
     signal = music(1.0)
     stems = model.separate(signal, rate=RATE, evaluations=3)
     assert np.abs(stems.data.sum(1)[0].numpy() - signal).max() < 1e-5
+
+
+def test_what_a_host_program_has_switched_on_changes_nothing(model: Model) -> None:
+    signal = music(1.0)
+    alone = model.separate(signal, rate=RATE), model.generate(0.5, steps=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        hosted = model.separate(signal, rate=RATE), model.generate(0.5, steps=2)
+        assert torch.is_autocast_enabled("cpu"), "what the host has on stays on"
+    for one, other in zip(alone, hosted):
+        assert torch.equal(one.data, other.data)
+
+
+def test_weights_are_float32_whatever_the_default(tmp_path: Path) -> None:
+    folder = write_tiny_band(tmp_path / "tiny")
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = stemwise.load(folder, precision="float32")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {tensor.dtype for tensor in loaded.system.prior.state_dict().values()} == {torch.float32}
+    loaded.separate(music(0.5), rate=RATE)

@@ -153,7 +153,7 @@ def load_model(folder: Path | str) -> nn.Module:
                 f"{Path(folder) / CONFIG}: {name} is {stated}, expected {own} as in its config; export the model again"
             )
     load_weights(module, folder)
-    return module.eval()
+    return module.float().eval()
 
 
 def load_weights(module: nn.Module, folder: Path | str) -> None:

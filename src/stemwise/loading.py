@@ -23,10 +23,19 @@ if TYPE_CHECKING:
     from stemwise.systems.system import System
 
 BUNDLED = Path(__file__).parent / "weights"
+_NO_STEMS = ("cocola", "notes", "rolls")
+"""Types of bundled models that do not work on stems of audio."""
 
 
 def models() -> list[str]:
-    """Names of the models that ship with the package."""
+    """Names of the models that ship with the package and that `load` opens."""
+    from stemwise.checkpoint import read_info
+
+    return [name for name in bundled() if read_info(BUNDLED / name).type not in _NO_STEMS]
+
+
+def bundled() -> list[str]:
+    """Names of all that ships with the package: `models`, and what `load_notes`, `load_coherence` and `load_rolls` open."""
     return (
         sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file())
         if BUNDLED.is_dir()
@@ -195,10 +204,10 @@ def load_rolls(name: str | Path = "rolls", device: str = "auto") -> RollSystem:
 
 def folder_of(name: str | Path) -> Path:
     """The folder of a bundled model (a name, not a Path), or the folder itself. Raises `ModelError` with the names there are."""
-    folder = BUNDLED / name if isinstance(name, str) and name in models() else Path(name)
+    folder = BUNDLED / name if isinstance(name, str) and name in bundled() else Path(name)
     if not os.path.isdir(folder):  # Path.is_dir raises for names that no file system takes
-        hint = did_you_mean(str(name), models())
-        raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(models())}; or give a model folder")
+        hint = did_you_mean(str(name), bundled())
+        raise ModelError(f"no model named {str(name)!r}{hint}; bundled: {', '.join(bundled())}; or give a model folder")
     return folder
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from stemwise.audio_io import FLOAT_WAV, Encoding, StemWriter, open_audio, resampled_frames
 from stemwise.diffusion import Told
 from stemwise.errors import QueryError
+from stemwise.hosts import without_autocast
 from stemwise.longform import (
     ArraySource,
     ProgressCallback,
@@ -127,6 +128,7 @@ class Model:
         """
         return self.separate_report(source, rate=rate, evaluations=evaluations, overlap=overlap, progress=progress)[0]
 
+    @without_autocast
     def separate_report(
         self,
         source: Signal,
@@ -149,6 +151,7 @@ class Model:
         )
         return Audio(self.stems, torch.from_numpy(stems)[None], rate, torch.tensor(signal)[None]), report
 
+    @without_autocast
     def separate_file(
         self,
         path: str | Path,
@@ -195,6 +198,7 @@ class Model:
 
     # -- generate, accompany -----------------------------------------------------------------------------------------
 
+    @without_autocast
     def generate(
         self,
         seconds: float,
@@ -213,6 +217,7 @@ class Model:
         made = make(self.system, wanted, {}, run, scale=LEVEL, frames=self.frames(seconds))
         return Audio(wanted, made[None], self.rate)
 
+    @without_autocast
     def accompany(
         self,
         given: Mapping[str, Signal],
@@ -251,6 +256,7 @@ class Model:
 
     # -- edit --------------------------------------------------------------------------------------------------------
 
+    @without_autocast
     def edit(
         self,
         source: Signal,

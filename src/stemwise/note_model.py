@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from stemwise.errors import MidiFileError, QueryError
+from stemwise.hosts import without_autocast
 from stemwise.longform import ProgressCallback, tell
 from stemwise.query import whole_seed
 from stemwise.stems import index, known_names
@@ -120,6 +121,7 @@ class NoteModel:
         """The instruments it knows, in order."""
         return self.assigner.stems
 
+    @without_autocast
     def separate(
         self,
         source: Path | str | Music,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stemwise.diffusion import Told
 from stemwise.errors import QueryError
+from stemwise.hosts import without_autocast
 from stemwise.longform import ArraySource, ProgressCallback, Split, Windowing, continue_windows, separate_whole
 from stemwise.making import Run
 from stemwise.model import Model
@@ -20,6 +21,7 @@ from stemwise.systems.componet_prompts import task
 from stemwise.systems.componet_system import ComponetSystem
 
 
+@without_autocast
 def recompose(
     model: Model,
     source: Signal | None,

@@ -103,7 +103,7 @@ def doctor(as_json: o.Json = False) -> None:
     import soundfile
     import torch
 
-    from stemwise.loading import models, pick_device
+    from stemwise.loading import bundled, pick_device
 
     disk = shutil.disk_usage(Path.cwd())
     device = str(pick_device("auto"))
@@ -118,7 +118,7 @@ def doctor(as_json: o.Json = False) -> None:
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "memory_free_gb": _free_memory(),
         "disk_free_gb": round(disk.free / 1e9, 1),
-        "models": models(),
+        "models": bundled(),
         "fonts": {use: _fonts(use) for use in ("train", "validation", "test")},
         "extras": {extra: all(_version(name) for name in names) for extra, names in EXTRAS.items()},
     }

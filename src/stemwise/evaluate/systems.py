@@ -165,10 +165,10 @@ def _check_outputs(protocol: Protocol) -> None:
 
 
 def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -> tuple[System, dict[str, Any]]:
-    from stemwise.loading import is_pipeline, load, models
+    from stemwise.loading import bundled, is_pipeline, load, models
     from stemwise.outputs import model_digest
 
-    if name not in models() and not (Path(name) / "config.json").is_file() and not is_pipeline(Path(name)):
+    if name not in bundled() and not (Path(name) / "config.json").is_file() and not is_pipeline(Path(name)):
         raise ModelError(
             f"no system named {name!r}; baselines: {', '.join([*SIMPLE, RANDOM])}; models: {', '.join(models())}; or give a "
             "model folder, or a folder of outputs with one sub-folder a song"
@@ -211,10 +211,10 @@ def _brought(made: Audio, truth: Audio) -> Audio:
 
 def _is_outputs(name: str) -> bool:
     """Whether it is a folder of folders, and neither a model nor called as one."""
-    from stemwise.loading import is_pipeline, models
+    from stemwise.loading import bundled, is_pipeline
 
     path = Path(name)
-    if name in models() or not path.is_dir() or (path / "config.json").is_file() or is_pipeline(path):
+    if name in bundled() or not path.is_dir() or (path / "config.json").is_file() or is_pipeline(path):
         return False
     if (path / "recipe.yaml").is_file():
         raise ModelError(f"{path}: the folder of a training; give the weights in it, {path / 'best'}")

@@ -18,6 +18,7 @@ from stemwise.coherence.scoring import Curve, Direction, Encoder, Heard, curve, 
 from stemwise.coherence.search import Grid, audible_pairs, scores_of_moves
 from stemwise.coherence.windows import aligned_windows
 from stemwise.errors import AudioFileError, QueryError, ScoreError
+from stemwise.hosts import without_autocast
 from stemwise.loading import load_coherence
 from stemwise.longform import ProgressCallback, tell
 from stemwise.metrics.statistics import Interval, bootstrap
@@ -56,6 +57,7 @@ class Listening:
 DEFAULT = Listening()
 
 
+@without_autocast
 def score(context: Signal, made: Signal, *, rate: int | None = None, how: Listening = DEFAULT) -> Score:
     """How well `made` fits to `context`, two files or arrays of the same song; `rate` is that of arrays, in hertz.
 
@@ -69,6 +71,7 @@ def score(context: Signal, made: Signal, *, rate: int | None = None, how: Listen
     return score_parts({CONTEXT: context, MADE: made}, [CONTEXT], [MADE], rate=rate, how=how)
 
 
+@without_autocast
 def score_parts(
     stems: Stems, context: Sequence[str], made: Sequence[str], *, rate: int | None = None, how: Listening = DEFAULT
 ) -> Score:
@@ -87,6 +90,7 @@ def score_parts(
     return found
 
 
+@without_autocast
 def score_stems(stems: Stems, *, rate: int | None = None, how: Listening = DEFAULT) -> StemScores:
     """How the stems of one song fit together: each against the sum of the others, and each pair. Errors as `score`."""
     signals, rate = signals_of(stems, rate)
@@ -101,6 +105,7 @@ def score_stems(stems: Stems, *, rate: int | None = None, how: Listening = DEFAU
     return StemScores(each, pairs, seconds)
 
 
+@without_autocast
 def search_offset(
     stems: Stems,
     stem: str,
