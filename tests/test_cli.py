@@ -273,15 +273,27 @@ def test_what_counts_for_separation_only_is_refused_elsewhere(run: Run, words: t
     assert "takes guidance only when it separates" in said
 
 
-def test_what_the_model_does_not_know_is_not_silently_unheard(run: Run) -> None:
+def test_what_the_model_does_not_know_is_not_silently_unheard(run: Run, here: Path) -> None:
     run("separate", "song.wav", "--two-stems", "drums", "-o", "two")
     said = run("edit", "two/tiny/song", "--replace", "drums", code=2).stderr
     assert "cannot hear no_drums" in said
+    run("edit", "two/tiny/song", "--extract", "no_drums", "-o", "rest")
+    rest = json.loads((here / "rest/tiny/song-extract-no_drums/manifest.json").read_text())
+    assert list(rest["stems"]) == ["no_drums"]
     run("edit", "two/tiny/song", "--remove", "drums")
     said = run("accompany", "two/tiny/song", "--want", "drums", code=2).stderr
     assert "nothing is left" in said
     write_audio("only/mix.wav", music(1.0), RATE)
     assert "holds no stem" in run("accompany", "only", "--want", "bass", code=2).stderr
+
+
+def test_what_a_model_does_not_know_is_not_lost_in_silence(run: Run, here: Path) -> None:
+    for seed, name in enumerate(("bass", "guitar", "vocals")):
+        write_audio(here / "song" / f"{name}.wav", music(0.8, seed=seed), RATE)
+    assert "vocals.wav is not a stem" in run("edit", "song", "--remove", "bass", code=1).stderr
+    assert "vocals.wav: not a stem" in run("accompany", "song", "--want", "drums", "--steps", "1").stderr
+    run("separate", "song")
+    assert (here / "separated/tiny/song/manifest.json").is_file()
 
 
 @pytest.mark.parametrize("words", [("separate", "song.wav"), ("generate", "--seconds", "0.8", "--steps", "2")])

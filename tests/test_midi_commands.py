@@ -109,6 +109,8 @@ def test_notes_of_another_file_are_locked_by_onset_and_pitch(notes: Path, song: 
     score.dump_midi(str(tmp_path / "part.mid"))
     model = load_notes(notes, "cpu")
     music = read_midi(song)
+    by_number = model.separate(music, locked={np.int32(1): "strings"})
+    assert by_number.given.any()
     parts = model.separate(music, locked={tmp_path / "part.mid": "strings"})
     piano = [k for k, (name, _, _) in enumerate(music.tracks) if name == "piano"]
     strings = [one.name for one in parts.instruments].index("strings")
@@ -375,3 +377,63 @@ def test_without_the_package_for_midi_the_remedy_is_said(
     result = run(*(song if word == "SONG" else word for word in words))
     assert result.exit_code == 3, result.output
     assert "pip install 'stemwise[midi]'" in result.output
+
+
+def midi_of(path: Path, *tracks: tuple[str, int], tempo: float = 120) -> Path:
+    """A file of named tracks with so many notes each."""
+    score = symusic.Score(480)
+    score.tempos.append(symusic.Tempo(0, tempo))
+    for place, (name, count) in enumerate(tracks):
+        track = symusic.Track(name, 0, False)
+        for note in range(count):
+            track.notes.append(symusic.Note(240 * note + place, 200, 60, 90))
+        score.tracks.append(track)
+    score.dump_midi(str(path))
+    return path
+
+
+def test_the_manifest_says_which_track_is_which_stem(rolls: Path, tmp_path: Path) -> None:
+    part = midi_of(tmp_path / "part.mid", ("MELODY", 5), ("PIANO", 7))
+    done = run("accompany", f"bass={part}", "--model", rolls, "--want", "drums", "-o", tmp_path / "one")
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "one" / "tiny-rolls" / "part"
+    assert json.loads((folder / "manifest.json").read_text())["stems"]["bass"]["numbers"] == [1, 2]
+    done = run("accompany", folder, "--model", rolls, "--want", "piano", "-o", tmp_path / "two", "--json")
+    assert done.exit_code == 0, done.output
+    given = json.loads(done.stdout)["outcomes"][0]["manifest"]["stems"]["bass"]
+    assert (given["tracks"], given["notes"]) == (["MELODY", "PIANO"], 12), "no note of what was given is lost"
+
+
+def test_parts_of_different_tempos_are_refused(rolls: Path, tmp_path: Path) -> None:
+    slow, fast = (midi_of(tmp_path / f"{pace}.mid", ("a", 4), tempo=pace) for pace in (60, 90))
+    done = run("accompany", f"bass={slow}", f"guitar={fast}", "--model", rolls, "--want", "drums", "-o", tmp_path)
+    assert done.exit_code == 2 and "other tempos" in done.output
+
+
+def test_a_folder_in_which_nothing_sounds_has_no_notes(rolls: Path, notes: Path, tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    (silent / "silent.mid").write_bytes(file_of())
+    manifest = {"format": 1, "kind": "midi", "verb": "generate", "model": "rolls", "stems": {}}
+    (silent / "manifest.json").write_text(json.dumps(manifest))
+    for words in (("separate", silent, "--model", notes), ("accompany", silent, "--model", rolls, "--want", "bass")):
+        done = run(*words, "-o", tmp_path / "out")
+        assert done.exit_code == 1 and "has no notes" in done.output, done.output
+
+
+def test_verbs_for_audio_say_what_midi_is(song: Path, tmp_path: Path) -> None:
+    done = run("edit", song, "--remove", "drums", "--model", write_tiny_band(tmp_path / "tiny"), "-o", tmp_path / "out")
+    assert done.exit_code == 1 and "this is MIDI" in done.output
+
+
+def test_controllers_that_no_track_keeps_are_counted(separated: Separate, tmp_path: Path) -> None:
+    score = symusic.Score(480)
+    for name, count in (("left", 3), ("right", 5)):
+        track = symusic.Track(name, 0, False)
+        for place in range(count):
+            track.notes.append(symusic.Note(480 * place, 400, 48 + place, 90))
+            track.controls.append(symusic.ControlChange(480 * place, 64, 127))
+        score.tracks.append(track)
+    score.dump_midi(str(tmp_path / "hands.mid"))
+    _, manifest = separated("--present", "piano", source=tmp_path / "hands.mid")
+    assert manifest["events_lost"] == {"controller": 3}

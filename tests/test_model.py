@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -274,22 +278,68 @@ def test_more_evaluations_and_lower_precision_still_sum(tmp_path: Path) -> None:
     assert np.abs(stems.data.sum(1)[0].numpy() - signal).max() < 1e-5
 
 
-def test_what_a_host_program_has_switched_on_changes_nothing(model: Model) -> None:
-    signal = music(1.0)
-    alone = model.separate(signal, rate=RATE), model.generate(0.5, steps=2)
-    with torch.autocast("cpu", torch.bfloat16):
-        hosted = model.separate(signal, rate=RATE), model.generate(0.5, steps=2)
-        assert torch.is_autocast_enabled("cpu"), "what the host has on stays on"
-    for one, other in zip(alone, hosted):
-        assert torch.equal(one.data, other.data)
-
-
-def test_weights_are_float32_whatever_the_default(tmp_path: Path) -> None:
-    folder = write_tiny_band(tmp_path / "tiny")
+@contextlib.contextmanager
+def doubles() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     try:
-        loaded = stemwise.load(folder, precision="float32")
+        yield
     finally:
         torch.set_default_dtype(torch.float32)
-    assert {tensor.dtype for tensor in loaded.system.prior.state_dict().values()} == {torch.float32}
-    loaded.separate(music(0.5), rate=RATE)
+
+
+@pytest.mark.parametrize("switched", [lambda: torch.autocast("cpu", torch.bfloat16), doubles])
+def test_what_a_host_program_has_switched_on_changes_nothing(
+    model: Model, switched: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    signal = music(1.0)
+
+    def answers(one: Model) -> list[stemwise.Audio]:
+        made = one.accompany({"guitar": signal}, ["bass"], rate=RATE, steps=2)
+        return [one.separate(signal, rate=RATE), one.generate(0.5, steps=2), made]
+
+    alone = answers(model)
+    with switched():
+        hosted = answers(stemwise.load(model.folder, precision="float32"))
+        assert torch.is_autocast_enabled("cpu") == (switched is not doubles), "what the host has on stays on"
+    for one, other in zip(alone, hosted):
+        torch.testing.assert_close(one.data, other.data, atol=1e-5, rtol=1e-5)
+
+
+def test_a_mix_follows_changes_of_its_stems(model: Model) -> None:
+    stems = model.separate(music(1.0), rate=RATE)
+    assert torch.equal(stems.mix()[0], torch.from_numpy(music(1.0))), "as it was, bit for bit"
+    quieter = dataclasses.replace(stems, data=stems.data * 0.1)
+    torch.testing.assert_close(quieter.mix(), quieter.data.sum(1))
+    stems.data[:, 1] = 0
+    torch.testing.assert_close(stems.mix(), stems.data.sum(1))
+    outside = model.edit(stems, remove=["bass"], span=(0.2, 0.4)).mix()[0, :, : round(0.2 * RATE)]
+    torch.testing.assert_close(outside, stems.data.sum(1)[0, :, : outside.shape[1]])
+
+
+def test_stems_can_be_accompanied_as_they_are(model: Model) -> None:
+    stems = model.separate(music(0.8), rate=RATE).select(["guitar", "piano"])
+    made = model.accompany(stems, ["bass"], steps=1)
+    assert made.names == ("guitar", "piano", "bass")
+    assert torch.equal(made.data[:, :2], stems.data)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda m: m.accompany("take.wav", ["bass"]),
+        lambda m: m.separate(music(0.5), rate=RATE, evaluations=1.5),
+        lambda m: m.separate(music(0.5), rate="44100"),
+        lambda m: m.generate(0.5, steps=2.5),
+        lambda m: m.edit(music(0.5), rate=RATE, remove=["bass"], span=(0.1, 0.2, 0.3)),
+        lambda m: m.edit(music(0.5), rate=RATE, remove=["bass"], span=(0.1, 0.1000001)),
+    ],
+)
+def test_values_of_the_wrong_kind_are_questions_gone_wrong(model: Model, ask: Callable[[Model], object]) -> None:
+    with pytest.raises(QueryError):
+        ask(model)
+
+
+def test_quiet_music_is_separated_as_loud(model: Model) -> None:
+    loud, quiet = (model.separate_report(music(1.0) * gain, rate=RATE) for gain in (1.0, 1e-4))
+    torch.testing.assert_close(quiet[0].data * 1e4, loud[0].data, atol=1e-4, rtol=1e-3)
+    assert quiet[1].unassigned_share == pytest.approx(loud[1].unassigned_share, rel=1e-2)

@@ -182,6 +182,8 @@ def test_which_folder_is_one_song(tmp_path: Path) -> None:
         ("stems", ("bass.wav", "drums.wav"), True),
         ("mix", ("mix.wav", "notes.wav"), True),
         ("album", ("bass.wav", "intro.wav"), False),
+        ("vocals", ("bass.wav", "guitar.wav", "vocals.wav"), True),
+        ("loops", ("bass.wav", "drums.wav", "hat.wav", "kick.wav", "pad.wav"), False),
         ("single", ("piano.wav",), False),
         ("empty", (), False),
         ("manifest", (MANIFEST,), True),
@@ -207,3 +209,19 @@ def test_input_hash_of_a_folder_changes_with_any_file(made: Path) -> None:
     assert before == describe_input(made)
     write_audio(made / "bass.wav", music(0.5, seed=9, rate=RATE), RATE)
     assert describe_input(made)["sha256"] != before["sha256"]
+
+
+def test_the_mixture_of_a_folder_is_all_that_lies_in_it(tmp_path: Path) -> None:
+    signals = [music(0.5, seed=seed, rate=RATE) for seed in range(3)]
+    for name, signal in zip(("bass", "guitar", "vocals"), signals):
+        write_audio(tmp_path / f"{name}.wav", signal, RATE)
+    mix = put_mixture(read_folder(tmp_path, KNOWN), tmp_path / "sum" / "all.wav")
+    np.testing.assert_allclose(read_audio(mix)[0], sum(signals), atol=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "asked", "true"), [(44100, 100, 96), (44100, 320, 320), (8000, 320, 64)])
+def test_the_manifest_has_the_bit_rate_that_was_written(tmp_path: Path, rate: int, asked: int, true: int) -> None:
+    stems = Audio.of({"bass": torch.from_numpy(music(1.0, rate=rate))}, rate)
+    how = encoding("mp3", bitrate=asked)
+    files = write_stems(tmp_path, stems, how).paths
+    assert finish(tmp_path, Made("generate", "tiny", {}, 0, {}), files, how)["encoding"]["bitrate"] == true

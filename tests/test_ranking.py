@@ -123,3 +123,15 @@ def test_takes_too_short_to_be_scored_are_kept(run: Run) -> None:
     assert "at least 1 s" in result.stderr
     assert [m["worth"] for m in manifests("accompanied/tiny/short")] == [None, None]
     assert [m["seed"] for m in manifests("accompanied/tiny/short")] == [0, 1]
+
+
+def test_takes_and_single_results_do_not_meet(run: Run) -> None:
+    words = ("accompany", "guitar=take.wav", "--want", "bass")
+    run(*words, "-n", "3", "--rank", "energy")
+    run(*words, "-n", "2", "--rank", "energy", "--seed", "5", "--overwrite")
+    assert [m["rank"] for m in manifests("accompanied/tiny/take")] == [1, 2], "the third is of the contest before"
+    assert "holds takes" in run(*words, "--overwrite", code=1).stderr
+    run(*words, "-o", "one")
+    for extra in ((), ("--rank", "energy")):
+        assert "holds one result" in run(*words, "-n", "2", *extra, "-o", "one", code=1).stderr
+    assert "give a name" in run(*words, "--name", ".", "-o", "two", code=2).stderr

@@ -8,6 +8,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -222,6 +223,26 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(songs: Path, tmp_path: 
     with pytest.warns(UserWarning, match="damaged"):
         state = runs.newest_state(tmp_path / "run")
     assert state is not None and state["step"] == 8
+
+
+def test_a_full_disk_names_the_checkpoint_and_the_last_one(tmp_path: Path) -> None:
+    """A limit on the size of files stands for it; it cannot be lifted again, hence the process."""
+    last = runs.save_state(tmp_path, {"step": 1, "weight": torch.zeros(9)}, keep=2)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+        try:
+            runs.save_state(tmp_path, {"step": 2, "weight": torch.zeros(9_000)}, keep=2)
+        except TrainingError as error:
+            told = (
+                f"step-000000002.ckpt: cannot be written (File too large); the last checkpoint, {last}, is safe",
+                "space",
+            )
+            os._exit(7 if all(words in str(error) for words in told) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert runs.checkpoints(tmp_path) == [last] == list(last.parent.iterdir())
 
 
 def test_bad_requests_are_named(songs: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import tiny_rolls
 import trainable_toy
 from stemwise import checkpoint, cli, training_data
 from stemwise.errors import RecipeError, SongError
@@ -112,6 +113,35 @@ def test_splits_of_a_set_and_songs_left_out_are_told(tmp_path: Path) -> None:
     assert len(said) == 1 and "1 unreadable song" in said[0] and "empty" in said[0]
     with pytest.raises(SongError, match=r"data: no song in the split 'valid'; there are: test \(1\), train \(1\)"):
         opened(tmp_path, f"data.train={{path: {tmp_path / 'data'}, split: valid}}")
+
+
+def test_more_active_stems_than_there_are_is_refused(tmp_path: Path) -> None:
+    """Every window would be read 16 times."""
+    write_song(tmp_path / "data" / "one", {"bass": 0.1, "harp": 0.1})
+    write_song(tmp_path / "data" / "two", {"drums": 0.1})
+    train, two = f"data.train={tmp_path / 'data'}", "data.min_active=2"
+    opened(tmp_path, train)
+    opened(tmp_path, train, two, "data.augmentation={remix: 1.0}")
+    with pytest.raises(
+        RecipeError, match=r"data\.min_active: is 2, but the songs of data\.train have at most 1 of what"
+    ):
+        opened(tmp_path, train, two)
+    with pytest.raises(RecipeError, match=r"is 3, but the songs of data\.train have at most 2"):
+        opened(tmp_path, train, "data.min_active=3", "data.augmentation={remix: 1.0}")
+    (tmp_path / "data" / "song.mid").write_bytes(b"MThd")
+    rolls = [
+        "data.rolls={min_active: 6}",
+        "data.augmentation=null",
+        "data.valid=[]",
+        "model.type=rolls",
+        "optim.muon=[]",
+        train,
+    ]
+    recipe = load_recipe(trainable_toy.write_recipe(tmp_path / "toy.yaml", tmp_path, tmp_path / "run"), rolls)
+    with pytest.raises(
+        RecipeError, match=r"data\.rolls\.min_active: is 6, but the layout 'band' has 5 stems; lower it"
+    ):
+        training_data.read(recipe, lambda _: None).streams(tiny_rolls.tiny_prior())
 
 
 def test_pairs_hear_every_file_unless_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

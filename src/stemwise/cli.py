@@ -1,7 +1,7 @@
 """The command line: `stemwise VERB ...`. Verbs live in `stemwise.commands`; what they need is imported when they run.
 
 Exit codes: 0 all done; 1 some inputs failed; 2 a wrong option or a contradictory request; 3 nothing could be done
-because of the model or the installation; 130 cancelled; 143 ended by SIGTERM.
+because of the model or the installation; 130 cancelled; 143 and 129 ended by SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -119,8 +119,10 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """The `stemwise` program. SIGTERM unwinds as Ctrl-C does, so that nothing partial is left."""
+    """The `stemwise` program. SIGTERM, and SIGHUP unless ignored, unwind as Ctrl-C does, so that nothing partial is left."""
     signal.signal(signal.SIGTERM, _terminated)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not so under nohup
+        signal.signal(signal.SIGHUP, _terminated)
     if sys.stderr is None:  # a daemon may have closed it
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold bytes that are no text

@@ -239,7 +239,10 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-        there = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(native) and device.type == "cpu"
+        there = bool(native) and device.type == "cpu"
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                there = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if there else torch.float32
     if precision not in names:
         raise ModelError(f"unknown precision {precision!r}; choose auto, {' or '.join(names)}")

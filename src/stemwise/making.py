@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stemwise.errors import QueryError
 from stemwise.longform import ProgressCallback, continue_windows, tell
+from stemwise.query import whole
 from stemwise.signals import cut
 from stemwise.systems.system import Context, System
 
@@ -26,7 +27,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
+        if whole(self.steps, "steps") < 1:
             raise QueryError(f"steps is {self.steps}; it must be at least 1")
 
     def tell(self, done: float, total: float) -> None:
@@ -64,7 +65,7 @@ def make(
         frame = torch.arange(start, start + window)
         fixed = {}
         for row, name in enumerate(wanted):
-            signal, where = torch.zeros(channels, window), torch.zeros(window, dtype=torch.bool)
+            signal, where = torch.zeros(channels, window, dtype=torch.float32), torch.zeros(window, dtype=torch.bool)
             if old is not None:
                 where = ((frame < inside[0]) | (frame >= inside[1])) & (frame < total)
                 signal = cut(old[name], start, window) * where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from stemwise.longform import (
     separate_whole,
 )
 from stemwise.making import Run, make
-from stemwise.query import Query, whole_seed
+from stemwise.query import Query, whole, whole_seed
 from stemwise.signals import Signal, channels_at, plain, read_signal, stereo_back, together
 from stemwise.stems import Audio, Part, known_names, named
 from stemwise.systems.system import System
@@ -183,16 +184,16 @@ class Model:
         return Windowing(self.rate, listening, self.channels, overlap, batch, self.system.sums)
 
     def _window(self, evaluations: int | None) -> WindowFunction:
-        spent = self.evaluations if evaluations is None else evaluations
+        spent = self.evaluations if evaluations is None else whole(evaluations, "evaluations")
         if spent < 1:
             raise QueryError(f"evaluations is {spent}; it must be at least 1")
         most = self.system.most_evaluations
         if most is not None and spent > most:
             raise QueryError(f"evaluations is {spent}; this model has use for at most {most} a window")
 
-        def split(x: Tensor, told: Told) -> Split:
+        def split(x: Tensor, told: Told) -> Tensor | Split:
             stems, left = self.system.separate(x.to(self.device), spent, told)
-            return Split(stems.cpu(), left.cpu())
+            return Split(stems.cpu(), left.cpu()) if self.system.sums else stems.cpu()
 
         return split
 
@@ -220,7 +221,7 @@ class Model:
     @without_autocast
     def accompany(
         self,
-        given: Mapping[str, Signal],
+        given: Mapping[str, Signal] | Audio,
         want: Sequence[str],
         *,
         rate: int | None = None,
@@ -231,6 +232,10 @@ class Model:
         """New stems for what was played: the given stems bit for bit (shorter ones padded), then the wanted ones; `steps` as in
         `generate`.
         """
+        if isinstance(given, Audio):
+            given = {name: given.select([name]) for name in given}
+        if not isinstance(given, Mapping):
+            raise QueryError(f"given is {given!r}; say which stem it is, for example {{'guitar': 'take.wav'}}")
         wanted = self._names(want)
         heard = self._names(tuple(given))
         both = sorted(set(wanted) & set(heard))
@@ -288,7 +293,7 @@ class Model:
         passes = in_turn(progress, 1 if taking or isinstance(source, Audio) else 2)
         if isinstance(source, Audio):  # what an edit before has made anew (guitar') is a guitar to this one
             stems = plain(source)
-            stems = Audio(tuple(name.rstrip("'") for name in stems), stems.data, stems.rate, stems.mixture)
+            stems = dataclasses.replace(stems, names=tuple(name.rstrip("'") for name in stems))
         else:
             stems = self.separate(source, rate=rate, evaluations=evaluations, progress=passes[0])
         known = stems.names
@@ -298,7 +303,7 @@ class Model:
         mix = stems.mix()[0]
         if taking:
             dropped = [name for name in known if (name in chosen) == (verbs == ["remove"])]
-            gain = torch.ones(len(known), 1, stems.frames)
+            gain = torch.ones(len(known), 1, stems.frames, dtype=torch.float32)
             gain[[known.index(name) for name in dropped]] = 1 - where
             keep = [i for i, name in enumerate(known) if name not in dropped or span is not None]
             new = (old * gain)[keep]
@@ -368,9 +373,13 @@ class Model:
     def _span(self, stems: Audio, span: tuple[float, float] | None) -> Tensor:
         """How much of the new is heard at each sample (frames,): 1 inside, 0 outside, short fades inside."""
         if span is None:
-            return torch.ones(stems.frames)
+            return torch.ones(stems.frames, dtype=torch.float32)
+        if len(span) != 2:
+            raise QueryError(f"the span is {span!r}; give its start and its end in seconds")
         ends = [t * stems.rate for t in span]
         start, end = map(round, ends) if all(map(math.isfinite, ends)) else (0, 0)
+        if 0 <= ends[0] < ends[1] < math.inf and start == end < stems.frames:
+            raise QueryError(f"the span {span[0]:g}:{span[1]:g} holds no sample at {stems.rate} Hz; make it longer")
         if not 0 <= start < end or start >= stems.frames:
             raise QueryError(
                 f"the span {span[0]:g}:{span[1]:g} does not lie in the {stems.seconds:.2f} s of audio; give start:end in seconds"
@@ -378,6 +387,14 @@ class Model:
         end = min(end, stems.frames)
         frame = torch.arange(stems.frames)
         fade = max(1, round(FADE_SECONDS * stems.rate))
-        rise = ((frame - start + 1) / fade).clamp(0, 1) if start > 0 else torch.ones(stems.frames)
-        fall = ((end - frame) / fade).clamp(0, 1) if end < stems.frames else torch.ones(stems.frames)
+        rise = (
+            ((frame - start + 1).float() / fade).clamp(0, 1)
+            if start > 0
+            else torch.ones(stems.frames, dtype=torch.float32)
+        )
+        fall = (
+            ((end - frame).float() / fade).clamp(0, 1)
+            if end < stems.frames
+            else torch.ones(stems.frames, dtype=torch.float32)
+        )
         return torch.minimum(rise, fall)

@@ -194,10 +194,10 @@ def known_labels(music: Music, locked: Mapping[Any, str], names: Sequence[str]) 
     return known
 
 
-def _locked(music: Music, place: int | str | Path) -> NDArray[np.bool_]:
+def _locked(music: Music, place: int | np.integer | str | Path) -> NDArray[np.bool_]:
     """The notes that a place names: a track's number or name, or a MIDI file."""
     tracks = [name for name, _, _ in music.tracks]
-    if isinstance(place, int) or (isinstance(place, str) and place.isdecimal() and place not in tracks):
+    if isinstance(place, int | np.integer) or (isinstance(place, str) and place.isdecimal() and place not in tracks):
         if not 1 <= int(place) <= len(tracks):
             raise QueryError(f"locked: there is no track {place}; the file has {len(tracks)}")
         return np.asarray(music.notes["track"] == int(place) - 1)

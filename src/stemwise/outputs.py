@@ -28,6 +28,7 @@ from stemwise.audio_io import (
     open_audio,
     read_audio,
 )
+from stemwise.audio_io.mpeg import bit_rate
 from stemwise.audio_io.writing import is_file_name
 from stemwise.errors import AudioFileError
 from stemwise.files import digest, sha256
@@ -146,7 +147,7 @@ def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = 
         "encoding": {
             "extension": how.extension,
             "subtype": how.subtype,
-            **({"bitrate": how.bitrate} if how.bitrate else {}),
+            **({"bitrate": bit_rate(first)} if how.bitrate else {}),
         },
         "seed": made.seed,
         "parameters": dict(made.parameters),
@@ -258,11 +259,12 @@ def read_folder(folder: Path, known: Collection[str]) -> StemFolder:
 
 
 def is_stem_folder(folder: Path, known: Collection[str]) -> bool:
-    """Whether a folder is one song rather than many: it has a manifest, a mix, or several stems and nothing else."""
+    """Whether a folder is one song rather than many: it has a manifest, a mix, or several stems and no more of anything else."""
     if (folder / MANIFEST).is_file():
         return True
     names = [file.stem.lower() for file in _audio_files(folder)]
-    return any(name in MIX_NAMES for name in names) or (len(names) > 1 and set(names) <= set(known))
+    stems = set(names) & set(known)
+    return any(name in MIX_NAMES for name in names) or (len(stems) > 1 and 2 * len(stems) >= len(names))
 
 
 def load_stems(found: StemFolder) -> Audio:
@@ -323,10 +325,10 @@ def stem_slots(found: StemFolder) -> dict[str, Path]:
 
 
 def put_mixture(found: StemFolder, scratch: Path) -> Path:
-    """The file with a folder's mixture: its mix, or the sum of its stems, written as `scratch` (a WAV)."""
+    """The file with a folder's mixture: its mix, or the sum of all that lies in it, written as `scratch` (a WAV)."""
     if found.mix is not None:
         return found.mix
-    return write_sums(scratch.parent, {scratch.stem: list(found.stems.values())}).paths[scratch.stem]
+    return write_sums(scratch.parent, {scratch.stem: [*found.stems.values(), *found.unknown]}).paths[scratch.stem]
 
 
 def model_digest(folder: Path) -> str:

@@ -53,7 +53,12 @@ class Query:
 
 def whole_seed(seed: Any) -> int:
     """A seed of any kind of whole number, NumPy's too, as one of Python's. Raises QueryError for anything else."""
+    return whole(seed, "the seed")
+
+
+def whole(number: Any, what: str) -> int:
+    """As `whole_seed`, of anything that is counted."""
     try:
-        return operator.index(seed)
+        return operator.index(number)
     except TypeError as error:
-        raise QueryError(f"the seed is {seed!r}; give a whole number") from error
+        raise QueryError(f"{what} is {number!r}; give a whole number") from error

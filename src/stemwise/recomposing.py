@@ -64,7 +64,7 @@ def recompose(
     run = Run(seeds[0], system.steps_for(before, after) if steps is None else steps, progress)
     name = "+".join(after)
     if seconds is not None:
-        made = _continued(system, torch.zeros(1, model.frames(seconds)), before, after, run, seeds)
+        made = _continued(system, torch.zeros(1, model.frames(seconds), dtype=torch.float32), before, after, run, seeds)
         return Audio((name,), made[:, None], model.rate)
     assert source is not None
     signal, rate = read_signal(source, rate)

@@ -52,12 +52,25 @@ def newest_state(run: Path) -> dict[str, Any] | None:
 
 
 def save_state(run: Path, state: Mapping[str, Any], keep: int) -> Path:
-    """Write a checkpoint so that a kill leaves the old ones or all of the new one; keep the newest `keep`."""
+    """Write a checkpoint so that a kill leaves the old ones or all of the new one; keep the newest `keep`.
+
+    Raises TrainingError where it cannot be written.
+    """
     folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step-{state['step']:09d}.ckpt"
-    with atomic_file(file) as handle:
-        torch.save(dict(state), handle)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as handle:
+            torch.save(dict(state), handle)
+    except (OSError, RuntimeError) as error:
+        fault = error if isinstance(error, OSError) else error.__context__  # torch's own words hide a full disk
+        if not isinstance(fault, OSError):
+            raise
+        before = checkpoints(run)
+        left = f"the last checkpoint, {before[-1]}, is safe" if before else "there is no checkpoint before it"
+        raise TrainingError(
+            f"{file}: cannot be written ({fault.strerror or fault}); {left}. Free some space, and start the same command again"
+        ) from error
     for old in checkpoints(run)[:-keep]:
         old.unlink(missing_ok=True)
     return file

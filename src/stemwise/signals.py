@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def plain(stems: Audio) -> Audio:
     mixture = None if stems.mixture is None else _single(stems.mixture)
     if mixture is not None:
         _sound(mixture[0].numpy())
-    return Audio(stems.names, data, _hertz(stems.rate), mixture)
+    return Audio(stems.names, data, _hertz(stems.rate), mixture, stems.missing)
 
 
 def _single(signal: Tensor) -> Tensor:
@@ -74,8 +75,10 @@ def _sound(signal: np.ndarray) -> np.ndarray:
 
 
 def _hertz(rate: float) -> int:
-    if not (math.isfinite(rate) and rate >= 1 and rate == int(rate)):
-        raise QueryError(f"the rate is {rate} Hz; it must be a whole number, at least 1")
+    if not (isinstance(rate, Real) and math.isfinite(rate) and rate >= 1 and rate == int(rate)):
+        raise QueryError(
+            f"the rate is {repr(rate) if isinstance(rate, str) else rate} Hz; it must be a whole number, at least 1"
+        )
     return int(rate)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,19 +16,25 @@ Part = frozenset[str]
 set.
 """
 
+_CHANGED = 1e-5
+"""Share of a mixture by which its stems may miss it more or less than at first: rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class Audio:
     """Stems as waveforms: ``data`` is float (batch, stem, channel, time) at ``rate`` hertz; parts mix by sum.
 
     ``audio["bass"]`` and ``audio[{"bass", "drums"}]`` are (batch, channel, time). Raises `QueryError` for unknown
-    names. ``mixture`` (batch, channel, time) is the mix where it is known bit for bit, beyond the rounding of a sum.
+    names. ``mixture`` (batch, channel, time) is the mix where it is known bit for bit, beyond the rounding of a sum; it
+    stands until ``data`` are changed.
     """
 
     names: tuple[str, ...]
     data: Tensor
     rate: int
     mixture: Tensor | None = None
+    missing: float | None = field(default=None, repr=False)
+    """Root mean square of what the stems lacked of the mixture when it was given."""
 
     def __post_init__(self) -> None:
         check_names(self.names)
@@ -40,6 +46,8 @@ class Audio:
         shape = (*self.data.shape[:1], *self.data.shape[2:])
         if self.mixture is not None and tuple(self.mixture.shape) != shape:
             raise QueryError(f"the mixture of these stems must have the shape {shape}; got {tuple(self.mixture.shape)}")
+        if self.mixture is not None and self.missing is None:
+            object.__setattr__(self, "missing", _rms(self.data.sum(1) - self.mixture))
 
     @classmethod
     def of(cls, stems: Mapping[str, Tensor | np.ndarray], rate: int) -> Audio:
@@ -72,8 +80,12 @@ class Audio:
         return self.frames / self.rate
 
     def mix(self) -> Tensor:
-        """The sum of all stems (batch, channel, time), a tensor of its own."""
-        return self.data.sum(1) if self.mixture is None else self.mixture.clone()
+        """The sum of all stems (batch, channel, time), a tensor of its own; as it is known, if the stems are as they were."""
+        total = self.data.sum(1)
+        if self.mixture is None or self.missing is None:
+            return total
+        changed = abs(_rms(total - self.mixture) - self.missing)
+        return total if changed > _CHANGED * _rms(self.mixture) else self.mixture.clone()
 
     def select(self, names: str | Iterable[str]) -> Audio:
         """The named stems alone, in the order asked for."""
@@ -129,6 +141,10 @@ class Rolls:
         """The named stems alone, in the order asked for."""
         chosen = named(names)
         return replace(self, names=chosen, data=self.data[:, [index(name, self.names) for name in chosen]])
+
+
+def _rms(signal: Tensor) -> float:
+    return float(torch.linalg.vector_norm(signal.detach())) / max(1, signal.numel()) ** 0.5
 
 
 def indices(part: str | Iterable[str], names: Sequence[str]) -> list[int]:

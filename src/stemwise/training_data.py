@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
 from stemwise import checkpoint
+from stemwise.codecs.roll import LAYOUTS
 from stemwise.errors import RecipeError
 from stemwise.recipe import DataSetSection, Recipe
 from stemwise.songs.corpus import Corpus, DataSet, gather
@@ -109,7 +110,20 @@ class WindowMaterial(Material[Corpus]):
     def _stream(self, module: nn.Module, songs: Corpus, seed: int, still: bool) -> Stream:
         options = self._options(module, still)
         useful = songs.having(lambda song: any(map(song.has, options.names)))
-        return Windows(useful.songs, options, seed, useful.weights)
+        stream = Windows(useful.songs, options, seed, useful.weights)
+        self._check_active((filter(song.has, options.names) for song in stream.songs), still)
+        return stream
+
+    def _check_active(self, heard: Iterable[Iterable[str]], still: bool) -> None:
+        """Raise RecipeError where no song has `min_active` of the names that are heard: every window would be drawn in vain."""
+        data, each = self.recipe.data, list(map(set, heard))
+        remixed = data.augmentation is not None and data.augmentation.remix > 0
+        most = len(set().union(*each)) if remixed else max(map(len, each))
+        if data.min_active > most:
+            raise RecipeError(
+                f"data.min_active: is {data.min_active}, but the songs of data.{'valid' if still else 'train'} have at most "
+                f"{most} of what the model hears; lower it, or give songs with more stems"
+            )
 
     def _options(self, module: nn.Module, still: bool) -> WindowOptions:
         data, (names, rate, _) = self.recipe.data, checkpoint.shape_of(module)
@@ -142,7 +156,9 @@ class MixtureMaterial(WindowMaterial):
         options = self._options(module, still)
         one = dataclasses.replace(options, channels=self.recipe.data.channels or 1)
         useful = songs.having(lambda song: not words_of(song).isdisjoint(one.names))
-        return Mixtures(useful.songs, one, seed, useful.weights)
+        stream = Mixtures(useful.songs, one, seed, useful.weights)
+        self._check_active((words_of(song).intersection(one.names) for song in stream.songs), still)
+        return stream
 
 
 class LatentMaterial(WindowMaterial):
@@ -212,7 +228,7 @@ class PairMaterial(WindowMaterial):
             **{**data.pairs.model_dump(), **({"gain_db": 0.0} if still else {})},
         )
         useful = songs.having(lambda song: len(song.stems) > 1)
-        return Pairs(useful.songs, options, seed, useful.weights)
+        return Pairs(useful.songs, options, seed, useful.weights, useful.origins)
 
 
 class RollMaterial(Material[list[RollSong]]):
@@ -236,6 +252,11 @@ class RollMaterial(Material[list[RollSong]]):
         assert self.recipe.data.rolls is not None
         layout = getattr(module.config, "layout")  # noqa: B009 - a module's attributes are not typed
         options = RollOptions(layout, self._frames(module), **self.recipe.data.rolls.model_dump())
+        most = len(LAYOUTS[layout].stems)
+        if options.min_active > most:
+            raise RecipeError(
+                f"data.rolls.min_active: is {options.min_active}, but the layout {layout!r} has {most} stems; lower it"
+            )
         return RollWindows(songs, dataclasses.replace(options, transpose=0, dropout=0.0) if still else options, seed)
 
 

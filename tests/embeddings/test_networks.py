@@ -60,6 +60,9 @@ def test_vggish(small_vggish: Vggish) -> None:
         expected = small_vggish(log_mel_patches(torch.from_numpy(signal)))
     np.testing.assert_allclose(embedding.embed(signal, 16_000), expected, atol=1e-6)
     assert embedding.embed(signal[:5], 16_000).shape == (1, 6)  # padded to one frame
+    with torch.autocast("cpu", torch.bfloat16):
+        hosted = embedding.embed(signal, 16_000)
+    np.testing.assert_array_equal(hosted, embedding.embed(signal, 16_000))
     halved = embedding.embed(signal, 32_000)
     np.testing.assert_array_equal(halved, embedding.embed(resample(signal[None], 32_000, 16_000)[0], 16_000))
 

@@ -73,3 +73,11 @@ def test_wrong_shapes_and_values_are_refused() -> None:
         metric().update(CONTEXT[..., :160], MADE[..., :160])
     with pytest.raises(QueryError, match="NaN"):
         metric().update(CONTEXT, MADE * torch.nan)
+
+
+def test_a_training_in_lower_precision_changes_nothing() -> None:
+    plain, hosted = metric(), metric()
+    plain.update(CONTEXT[:1], MADE[:1])
+    with torch.autocast("cpu", torch.bfloat16):
+        hosted.update(CONTEXT[:1], MADE[:1])
+    assert torch.equal(plain.compute()["harmonic"], hosted.compute()["harmonic"])

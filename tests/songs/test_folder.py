@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import trees
 
 from stemwise import cli
+from stemwise.audio_io.flac import counted_view
 from stemwise.errors import SongError
-from stemwise.songs import folder, layouts, scan, verify
+from stemwise.songs import folder, layouts, scan, source, verify
 from stemwise.songs.corpus import DataSet, gather
 from stemwise.songs.folder import scan_stem_folders
+from stemwise.songs.packing import pack
+from stemwise.songs.shards import shards
 
 RATE = 8000
 
@@ -226,6 +230,29 @@ def test_verify_finds_files_cut_short(tmp_path: Path, name: str) -> None:
     report = verify(tmp_path)
     assert not report.ok
     assert name in report.corrupt[0].reason
+
+
+@pytest.mark.parametrize("name", ["bass.wav", "bass.flac"])
+def test_files_written_to_a_pipe_are_songs_and_shards_like_others(tmp_path: Path, name: str) -> None:
+    """Their headers do not say how long they are; in shards they do."""
+    file = _write(tmp_path / "in" / "one" / name, _noise(30_000))
+    signal = soundfile.read(file, dtype="float32")[0].T
+    trees.piped(file)
+    (song,) = folder(tmp_path / "in")
+    assert song.frames == 30_000 and verify(tmp_path / "in").ok
+    list(pack([song], tmp_path / "out"))
+    for one in (song, *shards(tmp_path / "out")):
+        assert np.array_equal(one.read(20_000, 11_000, ("bass",))[0, :, :10_000], signal[:, 20_000:])
+        assert np.array_equal(one.read(0, 30_000, ("bass",))[0], signal)
+
+
+def test_a_file_written_to_a_pipe_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[Path] = []
+    monkeypatch.setattr(source, "counted_view", lambda file: counts.append(file) or counted_view(file))
+    trees.piped(_write(tmp_path / "one" / "bass.flac", _noise(3000)))
+    (song,) = folder(tmp_path)
+    assert all(song.read(start, 100, ("bass",)).any() for start in (0, 1000, 2000))
+    assert len(counts) == 1
 
 
 def test_a_song_with_a_file_cut_short_is_left_out_and_named(tmp_path: Path) -> None:

@@ -70,14 +70,29 @@ def test_phrases_are_linked_to_their_songs_and_rejections_to_their_rules(collect
     assert counts[-1] == (4, 5 + 3)
     entries = {e["source"]: e for e in map(json.loads, (out / "phrases.jsonl").read_text().splitlines())}
     assert entries["a/grid.mid"] | {"tracks": []} == {
-        "file": "no_melody/a__grid.npy", "song": entries["a/grid.mid"]["song"], "melody": False, "phrases": 5,
+        "file": "no_melody/a__grid-3e9fc3a2.npy", "song": entries["a/grid.mid"]["song"], "melody": False, "phrases": 5,
         "starts": [0, 16, 32, 48, 64], "origin_seconds": pytest.approx(2.0), "step_seconds": pytest.approx(0.125),
         "tracks": [], "source": "a/grid.mid",
     }  # fmt: skip
-    assert (entries["a/rules.mid"]["file"], entries["a/rules.mid"]["starts"]) == ("melody/a__rules.npy", [16, 32, 48])
+    assert entries["a/rules.mid"]["file"].startswith("melody/a__rules-") and entries["a/rules.mid"]["starts"] == [
+        16,
+        32,
+        48,
+    ]
     rejected = {e["song"]: e["reason"] for e in map(json.loads, (out / "rejected.jsonl").read_text().splitlines())}
     assert "cannot be read as MIDI" in rejected["a/broken"]
     assert rejected["a/waltz"] == "is in 3/4; only 4/4 is taken"
+
+
+def test_files_of_phrases_have_names_of_their_own_that_any_disk_takes(tmp_path: Path) -> None:
+    for place in ("Band/A__B", "Band__A/B", f"{'日' * 80}/{'本' * 80}"):
+        file = tmp_path / "midi" / f"{place}.mid"
+        file.parent.mkdir(parents=True)
+        score = symusic.Score(str(FIXTURES / "preprocess_grid.mid"))
+        score.tracks[0].name = place
+        score.dump_midi(str(file))
+    list(lp.write_phrases(tmp_path / "midi", tmp_path / "out"))
+    assert len({song.file for song in roll_songs(tmp_path / "out") if isinstance(song, PhraseFile)}) == 3
 
 
 def test_phrases_come_back_without_the_melody(collection: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import soundfile
 import trees
 
 from stemwise.errors import SongError
-from stemwise.songs import GROUPINGS, group, jamendo, lakh, layouts, leaves, moisesdb, musdb, slakh
+from stemwise.songs import GROUPINGS, Song, group, jamendo, lakh, layouts, leaves, moisesdb, musdb, slakh, split_of
 from stemwise.songs.scanning import Problem, Scan
 from stemwise.songs.source import opened, read
 
@@ -134,6 +134,16 @@ def test_musdb_has_its_validation_songs_and_any_letters(tmp_path: Path) -> None:
     (tmp_path / "musdb18hq" / "train" / "A Classic Education - NightOwl" / "bass.wav").unlink()
     problems = layouts.scan_any(tmp_path).problems
     assert reasons(problems) == {"A Classic Education - NightOwl": "bass.wav missing; download the song again"}
+
+
+def test_songs_with_more_stems_than_musdb_are_read_as_a_folder(tmp_path: Path) -> None:
+    song = trees.musdb(tmp_path) / "test" / "Ünal & Søn - Café"
+    trees.write(song / "instrumental.wav", trees.noise(channels=2), 44100)
+    assert layouts.scan_any(tmp_path).layout == "musdb"
+    trees.write(song / "guitar.wav", trees.noise(channels=2), 44100)
+    found = layouts.scan_any(tmp_path)
+    assert found.layout == "folder" and "guitar" in by_name(found)["test/Ünal & Søn - Café"].stems  # type: ignore[attr-defined]
+    assert "has guitar.wav, which MUSDB18 has not" in reasons(musdb.scan(tmp_path).problems)["Ünal & Søn - Café"]
 
 
 def test_musdb_compressed_is_read_by_seeking(tmp_path: Path) -> None:
@@ -287,6 +297,38 @@ def test_lakh_gives_midi_by_song_and_each_content_once(tmp_path: Path) -> None:
         layouts.songs(root)
     splits = {lakh.lakh(root, seed)[0].metadata["split"] for seed in range(40)}
     assert splits == {"train", "validation", "test"}
+
+
+def test_lakh_honours_the_folders_of_splits_as_audio_does(tmp_path: Path) -> None:
+    """What is omitted is in no split, and hides no copy."""
+    for number, place in enumerate(("train/a", "deep/valid/b", "test/c", "omitted/d", "omitted/e", "rest/f")):
+        file = tmp_path / f"{place}.mid"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(trees.midi_bytes(60 + number))
+    (tmp_path / "train" / "e.mid").write_bytes(trees.midi_bytes(64))
+    for seed in range(5):
+        found = {song.name: song.metadata["split"] for song in lakh.lakh(tmp_path, seed)}
+        rest = found.pop("rest/f")
+        assert found == {
+            "deep/valid/b": "validation", "omitted/d": "omitted", "test/c": "test", "train/a": "train", "train/e": "train",
+        }  # fmt: skip
+        assert rest == split_of(Song("rest/f", {}, 1, 1), seed)
+    assert {song.metadata["split"] for song in lakh.lakh(tmp_path / "train")} == {"train"}
+
+
+def test_lakh_recordings_that_share_a_content_are_one_song(tmp_path: Path) -> None:
+    """Also through others: 0 and 3 share nothing, but 0 and 2, 2 and 1, 1 and 3 do."""
+    contents = {0: "a", 1: "bc", 2: "ab", 3: "cd", 4: "e"}
+    for number, held in contents.items():
+        folder = tmp_path / f"TR{number:016d}"
+        folder.mkdir()
+        for content in held:
+            (folder / f"{content * 32}.mid").write_bytes(trees.midi_bytes(60))
+    songs = {song.file.stem[0]: song.metadata["song"] for song in lakh.lakh(tmp_path)}
+    assert songs == {**dict.fromkeys("abcd", f"TR{0:016d}"), "e": f"TR{4:016d}"}
+    assert all(
+        len({s.metadata["split"] for s in lakh.lakh(tmp_path, seed) if s.file.stem[0] != "e"}) == 1 for seed in range(9)
+    )
 
 
 def test_lakh_versions_of_a_title_stay_together(tmp_path: Path) -> None:

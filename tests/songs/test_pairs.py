@@ -167,6 +167,19 @@ def test_a_decoy_is_the_positive_in_another_key_or_at_another_time(tmp_path: Pat
     assert len({tuple(pair.signals[1, 0]) for pair in map(stream.pair, range(5))}) > 1
 
 
+def test_works_are_of_a_data_set_and_their_decoys_in_another_key(tmp_path: Path) -> None:
+    """Works of one name in two sets are two; versions in the key of the song are no decoys, but count."""
+    songs = [*versions(tmp_path / "a"), *versions(tmp_path / "b"), *versions(tmp_path / "c", keys=1)]
+    stream = Pairs(songs, dataclasses.replace(SMALL, batch=1), 0, [1.0, 2.0, 3.0, 0.0, 1.0], origins=[0, 0, 1, 1, 2])
+    assert stream.songs == [songs[0], songs[2], songs[4]]
+    drawn = Counter(Path(pair.song.stems["part 0"][0]).parts[-3] for pair in map(stream.pair, range(700)))
+    assert abs(drawn["a"] - 300) < 80 and abs(drawn["b"] - 300) < 80 and abs(drawn["c"] - 100) < 50
+    same = [dataclasses.replace(song, metadata={"work": "one", "transposed": 1}) for song in songs[:2]]
+    for pair in map(Pairs(same, dataclasses.replace(SMALL, batch=1, decoy="key"), 0).pair, range(40)):
+        _, positive, decoy = pair.signals[:, 0]
+        assert np.allclose(np.diff(decoy), np.diff(positive), atol=1e-6) and not np.allclose(decoy, positive, atol=1e-6)
+
+
 def test_gains_are_drawn_for_each_stem_within_their_range(tmp_path: Path) -> None:
     song = write_song(tmp_path, "one", 4000, 2)
     stream = Pairs([song], dataclasses.replace(SMALL, batch=1, gain_db=6.0), 0)

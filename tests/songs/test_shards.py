@@ -227,6 +227,26 @@ def test_a_short_wav_an_empty_stem_and_names_of_any_kind(tmp_path: Path) -> None
     assert not back.read(0, 100, ["piano"]).any() and back.read(0, 100, ["a" * 120]).any()
 
 
+def test_an_ogg_without_frames_stays_silence(tmp_path: Path) -> None:
+    (tmp_path / "in" / "one").mkdir(parents=True)
+    for name, frames in (("bass.wav", 4000), ("piano.ogg", 0)):
+        soundfile.write(tmp_path / "in" / "one" / name, np.full((frames, 1), 0.1), RATE)
+    list(pack(folder(tmp_path / "in"), tmp_path / "out"))
+    (back,) = shards(tmp_path / "out")
+    assert not back.read(0, 100, ["piano"]).any() and back.read(0, 100, ["bass"]).any()
+
+
+def test_a_machine_that_starts_with_another_is_not_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index appears after it was looked for, and before the folder is."""
+    songs, out = folder(source), tmp_path / "out"
+    list(pack(songs, out, megabytes=1, part=(1, 2)))
+    exists, asked = Path.exists, iter([False])
+    monkeypatch.setattr(Path, "exists", lambda path: next(asked, True) if path.name == "index.json" else exists(path))
+    assert [shard.number for shard in pack(songs, out, megabytes=1, part=(2, 2))] == [1]
+
+
 def test_damage_is_found(packed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(packed, out)

@@ -32,6 +32,19 @@ def cut(file: Path, share: float = 0.6) -> None:
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
 
 
+def piped(file: Path) -> Path:
+    """A WAV or FLAC file as it is when its writer could not go back to say how long it is (WAV: as sox does)."""
+    data = bytearray(file.read_bytes())
+    if file.suffix == ".flac":
+        data[21] &= 0xF0
+        data[22:26] = bytes(4)
+    else:
+        size = data.find(b"data") + 4
+        data[4:8], data[size : size + 4] = 0x7FFFF024.to_bytes(4, "little"), 0x7FFFF000.to_bytes(4, "little")
+    file.write_bytes(data)
+    return file
+
+
 def with_mixture(folder: Path, stems: Mapping[str, np.ndarray], mixture: str, rate: int) -> None:
     """A file for each stem (names with endings) and one for their sum."""
     for name, signal in stems.items():

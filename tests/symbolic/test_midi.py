@@ -204,3 +204,11 @@ def test_midi_is_recognised_by_its_content(tmp_path: Path) -> None:
     assert is_midi(tmp_path / "song.wav")
     assert not is_midi(tmp_path / "song.mid")
     assert not is_midi(tmp_path / "none.mid")
+
+
+def test_independent_sequences_are_refused(tmp_path: Path) -> None:
+    one = midi(ON, OFF)
+    chunk = one[14:]
+    (tmp_path / "a.mid").write_bytes(one[:8] + struct.pack(">HHH", 2, 2, 480) + chunk * 2)
+    with pytest.raises(MidiFileError, match="2 sequences that are independent"):
+        read_midi(tmp_path / "a.mid")

@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_read_is_left_out_with_a_notice(tmp_path: Path) ->
 
 LAYOUTS = {  # files of one song in several collections, {0} being its number
     "pop909": ("{0:03d}/{0:03d}", "{0:03d}/versions/{0:03d}-v1"),
-    "slakh": ("train/Track{0:05d}/all_src", "train/Track{0:05d}/MIDI/S00", "train/Track{0:05d}/MIDI/S01"),
+    "slakh": ("Track{0:05d}/all_src", "Track{0:05d}/MIDI/S00", "Track{0:05d}/MIDI/S01"),
     "songs make": ("song-{0:06d}/song",),
     "songs make --midi": ("song-{0:06d}",),
     "lmd_matched": ("A/B/C/TRAAA{0:013d}/{0:031x}a", "A/B/C/TRAAA{0:013d}/{0:031x}b"),

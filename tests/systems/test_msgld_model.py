@@ -45,6 +45,8 @@ def test_the_vocoders_stems_are_not_closed(folder: Path, song: np.ndarray) -> No
     assert stems.data.shape == (1, 4, 2, RATE)
     assert float((stems.data[0].sum(0) - torch.from_numpy(song)).abs().max()) > 1e-3
     assert report.null_dbfs > -100
+    lacking = torch.from_numpy(song) - stems.data[0].sum(0)
+    assert report.unassigned_share == pytest.approx(float(lacking.square().sum()) / float((song**2).sum()), rel=1e-3)
 
 
 def test_generate_accompany_and_edit(folder: Path, song: np.ndarray) -> None:

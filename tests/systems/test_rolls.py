@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -170,3 +171,10 @@ def test_configurations_that_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"net\.inputs must be 29 and net.outputs 10"):
         RollPriorConfig(net=TransUnetConfig())
     assert planes(torch.tensor([[[[0, 1, 2]]]], dtype=torch.uint8)).tolist() == [[[[0, 1, 1]], [[0, 0, 1]]]]
+
+
+def test_seeds_are_whole_numbers_of_any_kind() -> None:
+    one, other = (tiny_system().generate(bars=1, seed=seed) for seed in (10, np.int64(10)))
+    assert torch.equal(one.data, other.data)
+    with pytest.raises(QueryError, match="give a whole number"):
+        tiny_system().generate(bars=1, seed=1.5)  # type: ignore[arg-type]

@@ -42,7 +42,12 @@ class ContainerDecoder:
         if duration and "mp4" in self._container.format.name:
             self._end = self.frames
         if self.rate and self.frames == 0:  # no duration in the container: count by decoding
-            self.frames = sum(piece.shape[0] for piece in self._pieces)
+            try:
+                while (piece := self._next()) is not None:
+                    self.frames += len(piece)
+            except BaseException:
+                self.close()
+                raise
             self._restart()
 
     def seek(self, frames: int) -> None:

@@ -55,6 +55,17 @@ def corrected_view(path: Path, frames: int) -> JoinedFile | None:
     return JoinedFile(_tag_frame(layout, size), path, skip)
 
 
+def bit_rate(path: Path) -> int | None:
+    """kbit/s of an MP3's second frame, the first being a tag in many; None where there is none."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = _next_frame(data, _after_id3(data), None)
+        if at < 0:
+            return None
+        then = at + _lengths(data[at + 1], data[at + 2])[data[at + 2]]
+        at = then if then + 4 <= len(data) else at
+        return (_KBPS_1 if (data[at + 1] >> 3) & 3 == 3 else _KBPS_2)[data[at + 2] >> 4]
+
+
 def _scan(data: mmap.mmap) -> _Layout | None:
     """Hop from frame header to frame header; None for anything but layer III with a stated bit rate."""
     position = _after_id3(data)

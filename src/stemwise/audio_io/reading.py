@@ -36,7 +36,7 @@ AUDIO_SUFFIXES = _SNDFILE_SUFFIXES | _AV_SUFFIXES
 """Lower-case file name endings that are taken for audio when a folder is searched."""
 
 # A writer that cannot seek back leaves one of these as the data size: the length is unknown, not wrong.
-_UNKNOWN_SIZES = (range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 0x100000000), range(0, 1))
+UNKNOWN_SIZES = (range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 0x100000000), range(0, 1))
 _SHORT_DATA = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _SHORT_DS64 = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 
@@ -208,6 +208,11 @@ def start_sndfile(path: Path) -> soundfile.SoundFile:
                 file = soundfile.SoundFile(view)
         return file
     except (soundfile.SoundFileError, TypeError) as error:
+        if _head(path).startswith(b"MThd"):
+            raise AudioFileError(
+                f"{path}: this is MIDI, and audio is needed here. Play it by stemwise separate --render, whose folder audio/ "
+                "holds stems."
+            ) from error
         raise AudioFileError(
             f"{path}: this is not an audio file that can be read, or its header is damaged ({_reason(error)}; it "
             f"starts with {_head(path)!r}). Check that the name's ending is true to the content, or export it again as "
@@ -221,7 +226,7 @@ def _true_frames(path: Path, file: soundfile.SoundFile) -> int:
     found = _SHORT_DATA.search(log)
     if found is not None:
         promised, present = int(found[1]), int(found[2])
-        if promised > present and not any(promised in sizes for sizes in _UNKNOWN_SIZES):
+        if promised > present and not any(promised in sizes for sizes in UNKNOWN_SIZES):
             raise _truncated(path, frames / rate, frames / rate * promised / max(present, 1))
     found = _SHORT_DS64.search(log)
     if found is not None and int(found[1]) < int(found[2]) < UNKNOWN_FRAMES:

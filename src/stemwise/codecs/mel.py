@@ -59,7 +59,7 @@ class Mel:
     def inverse(self, spectrum: Tensor, time: int) -> Tensor:
         """The signals (..., time) whose `transform` it is."""
         flat = spectrum.reshape(-1, *spectrum.shape[-2:])
-        window = torch.hann_window(self.fft, device=spectrum.device)
+        window = torch.hann_window(self.fft, device=spectrum.device, dtype=torch.float32)
         return torch.istft(flat, self.fft, self.hop, window=window, length=time).reshape(*spectrum.shape[:-2], time)
 
     def shares(self, levels: Tensor, frames: int, exponent: float = 2.0) -> Tensor:

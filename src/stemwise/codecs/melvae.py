@@ -165,7 +165,7 @@ class MelVae(nn.Module):
 
 
 def _spectral(made: Tensor, real: Tensor, fft: int, hop: int, length: int) -> Tensor:
-    window = torch.hann_window(length, device=real.device)
+    window = torch.hann_window(length, device=real.device, dtype=torch.float32)
     a, b = (
         torch.stft(x.float(), fft, hop, length, window, return_complex=True).abs().clamp_min(1e-7) for x in (made, real)
     )

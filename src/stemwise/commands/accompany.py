@@ -11,10 +11,11 @@ import typer
 from stemwise.commands import midi as v
 from stemwise.commands import midi_making as m
 from stemwise.commands import options as o
-from stemwise.commands.console import Voice
+from stemwise.commands.console import Voice, complain
 from stemwise.commands.ranking import Contest, Rank, Ranking, by_coherence, by_energy, hold
 
 if TYPE_CHECKING:
+    from stemwise.commands.produce import Place
     from stemwise.longform import ProgressCallback
     from stemwise.model import Model
     from stemwise.stems import Audio
@@ -85,7 +86,7 @@ def accompany(
         where = place_of(out, prior, "{track}/{stem}.{ext}", how, skip_existing=skip_existing, overwrite=overwrite)
         making = m.Accompanying(prior, where, parts, asked, steps, v.Views(plot, render, how))
         base = name or next(iter(parts.files.values())).stem
-        numbers = takes(base, candidates)
+        numbers = takes(where, base, candidates)
         outcomes = work_through(
             [Item(next(iter(parts.files.values())), track) for track in numbers],
             lambda item: making.work(item, seed + numbers[item.track], voice),
@@ -129,14 +130,17 @@ def accompany(
         contest = Contest(source, base, seeds, play, judge, Made("accompany", loaded.name, played, seed, ranked))
         outcomes = hold(contest, place, voice, lambda outcome: tell(voice, outcome))
         raise typer.Exit(conclude(voice, "accompany", outcomes))
-    numbers = takes(base, candidates)
+    numbers = takes(place, base, candidates)
     items = [Item(source, track) for track in numbers]
     outcomes = work_through(items, take, lambda outcome: tell(voice, outcome))
     raise typer.Exit(conclude(voice, "accompany", outcomes))
 
 
-def takes(base: str, candidates: int) -> dict[str, int]:
-    """Output folder of each take, and what is added to the seed for it."""
+def takes(place: Place, base: str, candidates: int) -> dict[str, int]:
+    """Output folder of each take, and what is added to the seed for it. Raises AudioFileError, see `check_takes`."""
+    from stemwise.commands.produce import check_takes
+
+    check_takes(place, base, candidates)
     return {f"{base}/take-{n + 1}": n for n in range(candidates)} if candidates > 1 else {base: 0}
 
 
@@ -153,11 +157,15 @@ def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict
     for text in given:
         name, equals, file = text.partition("=")
         if Path(text).is_dir():
-            found = stem_slots(read_folder(Path(text), model.stems))
+            folder = read_folder(Path(text), model.stems)
+            found = stem_slots(folder)
             if not set(found) & set(model.stems):
                 raise QueryError(
                     f"{text}: holds no stem that the model {model.name} has ({', '.join(model.stems)}); separate its mix first"
                 )
+            left_out = [path for stem, path in found.items() if stem not in model.stems] + [*folder.unknown]
+            for path in left_out:
+                complain(f"{path}: not a stem that the model {model.name} has; it is neither heard nor in the output")
             new = {stem: path for stem, path in found.items() if stem in model.stems and stem not in wanted}
         elif equals:
             known_names([name], model.stems, f"the model {model.name} has")

@@ -96,11 +96,14 @@ def edit(
         raise QueryError("nothing to edit; give --remove, --extract or --replace with stems, or --span START:END")
     wishes = o.wishes(guidance=guidance, strength=strength, acts=acts)
     loaded = load(model, device, **wishes)
-    spent, taken = evaluations or loaded.evaluations, steps or loaded.steps
+    spent = evaluations or loaded.evaluations
+    taken = steps or (loaded.steps_beside if 0 < len(asked["replace"]) < len(loaded.stems) else loaded.steps)
     if any(sides):
         taken, spent = one_number(loaded, sides, steps, evaluations)
-    for names in (*asked.values(), *sides):
+    for names in (asked["replace"], *sides):
         known_names(names, loaded.stems, f"the model {loaded.name} has")
+    for names in (asked["remove"], asked["extract"]):
+        known_names(names, (*loaded.stems, *_others(inputs, loaded)), f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
     parameters: dict[str, Any] = {verb: list(names) for verb, names in asked.items() if names}
     parameters |= {
@@ -158,6 +161,22 @@ def _heard(source: Path, model: Model) -> Audio | Path:
             "Give the mix alone, as a file, or move what is no stem elsewhere."
         )
     return load_song(found) if found.stems else found.mix or source
+
+
+def _others(inputs: list[str], model: Model) -> list[str]:
+    """What the manifests of folders name beside the model's stems ("no_drums")."""
+    from stemwise.errors import AudioFileError
+    from stemwise.outputs import read_manifest
+
+    found: dict[str, None] = {}
+    for given in inputs:
+        try:
+            manifest = read_manifest(Path(given)) if Path(given).is_dir() else None
+        except (AudioFileError, OSError):  # said when its turn comes
+            continue
+        if manifest is not None:
+            found |= dict.fromkeys(name.rstrip("'") for name in manifest["stems"])
+    return [name for name in found if name not in model.stems]
 
 
 def _label(asked: dict[str, tuple[str, ...]], span: tuple[float, float] | None) -> str:

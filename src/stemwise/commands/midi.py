@@ -154,8 +154,10 @@ def midi_file(source: Path) -> Path | None:
         return None
     if manifest is None or manifest.get("kind") != MIDI:
         return None
-    names = {facts["file"] for facts in manifest["stems"].values()}
-    return next((source / name for name in sorted(names) if Path(name).name == name), None)
+    names = sorted({facts["file"] for facts in manifest["stems"].values()})
+    if not names:  # nothing sounds, which whoever reads it says
+        names = sorted(file.name for file in source.iterdir() if file.suffix.lower() in MIDI_SUFFIXES)
+    return next((source / name for name in names if Path(name).name == name), None)
 
 
 class NoteJob:
@@ -241,6 +243,8 @@ def described(parts: NoteParts, file: str) -> dict[str, dict[str, Any]]:
 
 
 def _facts(parts: NoteParts) -> dict[str, Any]:
+    from stemwise.symbolic.midi import events_lost
+
     music, asked = parts.music, ~parts.given
     end = (music.notes["onset"] + music.notes["duration"]).max()
     return {
@@ -253,7 +257,7 @@ def _facts(parts: NoteParts) -> dict[str, Any]:
         "confidence": round(float(parts.confidence[asked].mean()), 4) if asked.any() else None,
         "steps": parts.steps,
         "events_kept_apart": len(music.census.kept),
-        "events_lost": music.census.lost,
+        "events_lost": events_lost(music, {name: parts[name] for name in parts.names}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +99,12 @@ def any_midi(given: Sequence[str]) -> bool:
 def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
     """The MIDI files that were given, read.
 
-    `FILE.mid` alone has its tracks' names, programs and channels say which stems they are; those that are wanted anew are
-    left out. Raises QueryError where audio is among them, a stem is in two, or what they hold does not fit together.
+    Of a folder the manifest says which tracks are which stem, of `FILE.mid` alone their names, programs and channels; those
+    that are wanted anew are left out. Raises QueryError where audio is among them, a stem is in two, or what they hold does
+    not fit together.
     """
     from stemwise.stems import known_names
-    from stemwise.symbolic.midi import Music, notes_of, read_midi
+    from stemwise.symbolic.midi import read_midi
 
     system = named.system
     scores: list[Music] = []
@@ -118,7 +120,8 @@ def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
             )
         music = read_midi(source)
         if whole:
-            each = [_stem_of(*track, system.names) for track in music.tracks]
+            each = _said(Path(text), music, system.names)
+            each = each or [_stem_of(*track, system.names) for track in music.tracks]
             music, each = without(music, each, wanted)
         else:
             known_names([name], system.names, f"the model {named.name} has")
@@ -129,18 +132,52 @@ def played(given: Sequence[str], named: Named, wanted: Sequence[str]) -> Played:
             raise QueryError(
                 f"{source}: has {music.tpq} ticks to the quarter note, the first file {scores[0].tpq}; export alike"
             )
+        for one, kind in (("tempos", "tempos"), ("metres", "time signatures")):
+            if any(getattr(other, one) and getattr(music, one) not in ((), getattr(other, one)) for other in scores):
+                raise QueryError(f"{source}: has other {kind} than what was given before it; export all parts alike")
         scores.append(music)
         stems += each
         o.put(files, {one: source for one, track in zip(each, music.score.tracks, strict=True) if len(track.notes)})
     o.check_given(files, system.names)
-    score = scores[0].score
-    for other in scores[1:]:
-        score.tracks.extend(other.score.tracks)
-    both = Music(score, notes_of(score), scores[0].census)
+    both = _together(scores)
     ends = both.notes["onset"] + both.notes["duration"]
     if (seconds := float(both.seconds(ends.max()))) > LONGEST:
         raise QueryError(f"what was played lasts {seconds:.0f} s; accompany at most {LONGEST:g} s at once")
     return Played(files, both, tuple(stems))
+
+
+def _said(folder: Path, music: Music, known: Sequence[str]) -> list[str] | None:
+    """The stem of each track by the manifest of a folder; None where it does not say it of all that sound."""
+    from stemwise.outputs import read_manifest
+
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    facts = manifest["stems"] if manifest is not None else {}
+    stems = {number: stem for stem, one in facts.items() for number in one.get("numbers", ())}
+    sounding = [number for number, track in enumerate(music.score.tracks) if len(track.notes)]
+    if sorted(stems) != list(range(1, len(sounding) + 1)) or not set(stems.values()) <= set(known):
+        return None
+    each = [_stem_of(*track, known) for track in music.tracks]
+    for place, number in enumerate(sounding, 1):
+        each[number] = stems[place]
+    return each
+
+
+def _together(scores: Sequence[Music]) -> Music:
+    """Parts that agree on tempos and metres as one; what only some of them know counts for all."""
+    from stemwise.symbolic.events import Census
+    from stemwise.symbolic.midi import Music, notes_of
+
+    score, censuses = scores[0].score, [music.census for music in scores]
+    for kind in ("tempos", "time_signatures", "key_signatures", "markers"):
+        if not len(getattr(score, kind)):
+            getattr(score, kind).extend(next((its for m in scores if len(its := getattr(m.score, kind))), ()))
+    for other in scores[1:]:
+        score.tracks.extend(other.score.tracks)
+    kept = sorted({event for census in censuses for event in census.kept}, key=lambda event: event[0])
+    lost, following = (
+        dict(sum((Counter(getattr(census, kind)) for census in censuses), Counter())) for kind in ("lost", "following")
+    )
+    return Music(score, notes_of(score), Census(tuple(kept), lost, following))
 
 
 def without(music: Music, stems: Sequence[str], unwanted: Sequence[str]) -> tuple[Music, list[str]]:
@@ -149,11 +186,15 @@ def without(music: Music, stems: Sequence[str], unwanted: Sequence[str]) -> tupl
 
     from stemwise.symbolic.midi import notes_of
 
-    score = music.score.copy()
+    score, following = music.score.copy(), Counter(music.census.following)
     for number in reversed(range(len(stems))):
         if stems[number] in unwanted:
+            track = score.tracks[number]
+            following.subtract({"controller": len(track.controls), "pitch bend": len(track.pitch_bends)})
             del score.tracks[number]
-    return replace(music, score=score, notes=notes_of(score)), [stem for stem in stems if stem not in unwanted]
+    census = replace(music.census, following=dict(following))
+    left = [stem for stem in stems if stem not in unwanted]
+    return replace(music, score=score, notes=notes_of(score), census=census), left
 
 
 def _stem_of(name: str, program: int, is_drum: bool, stems: Sequence[str]) -> str:
@@ -225,11 +266,12 @@ def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Vi
 
     from stemwise.files import write_atomically
     from stemwise.symbolic import Instrument
-    from stemwise.symbolic.midi import written
+    from stemwise.symbolic.midi import events_lost, written
 
     name = Path(item.track).name
     write_atomically(folder / f"{name}.mid", written(music.score, music.census))
     stems = [*given, *(title for title, _, _ in music.tracks[len(given) :])]
+    sounding = [number for number, track in enumerate(music.score.tracks) if len(track.notes)]
     parts: dict[str, dict[str, Any]] = {}
     notes: dict[str, Notes] = {}
     instruments = []
@@ -241,6 +283,7 @@ def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Vi
         parts[stem] = {
             "file": f"{name}.mid",
             "tracks": [music.tracks[k][0] for k in numbers],
+            "numbers": [place for place, k in enumerate(sounding, 1) if k in numbers],
             "program": program,
             "drums": is_drum,
             "notes": len(notes[stem]),
@@ -253,7 +296,7 @@ def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Vi
         "seconds": round(float(music.seconds(ends.max())), 3) if len(ends) else 0.0,
         "ticks_per_quarter": music.tpq,
         "notes": len(music.notes),
-        "events_lost": music.census.lost,
+        "events_lost": events_lost(music, heard),
         **(views.add(music, heard, instruments, folder, name) if heard else {}),
     }
 

@@ -73,6 +73,8 @@ class Place:
         """The output folder of a track, which may have sub-folders. Raises QueryError where it would lie elsewhere."""
         if Path(track).is_absolute() or ".." in Path(track).parts:
             raise QueryError(f"the name {track!r} leads out of the output folder; choose that with -o")
+        if not Path(track).parts:
+            raise QueryError(f"{track!r} is the output folder itself; give a name, such as 'song'")
         inner = self.template.rpartition("/")[0].format(track=track, model=self.model, ext=self.how.extension)
         return self.root / self.model / inner
 
@@ -108,6 +110,17 @@ def produce(item: Item, place: Place, made: Made, make: Make, close: Close = fin
         done = replace(made, facts={"model_sha256": place.digest, "elapsed_seconds": round(elapsed, 3), **facts})
         manifest = close(partial, done, renamed, place.how)
     return Outcome(item, "done", target, manifest=manifest)
+
+
+def check_takes(place: Place, track: str, count: int) -> None:
+    """Raises AudioFileError where a single result lies in the folder that several takes need, or takes where one result goes."""
+    folder = place.folder(track)
+    found = "one result" if (folder / MANIFEST).is_file() else "takes" if any(folder.glob(f"take-*/{MANIFEST}")) else ""
+    if found == ("one result" if count > 1 else "takes"):
+        wanted = "several takes" if count > 1 else "a single result"
+        raise AudioFileError(
+            f"{folder}: holds {found}, and {wanted} cannot go there. Choose another place with -o, or move it."
+        )
 
 
 def put_audio(folder: Path, audio: Audio, how: Encoding) -> tuple[Files, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,7 @@ def hold(contest: Contest, place: Place, voice: Voice, notice: Callable[[Outcome
     """
     from stemwise.audio_io import Existing, refuse_existing
     from stemwise.batch import Item, Outcome, work_through
-    from stemwise.commands.produce import check_replaceable, produce, put_audio
+    from stemwise.commands.produce import check_replaceable, check_takes, produce, put_audio
     from stemwise.errors import AudioFileError
 
     folders = [place.folder(track) for track in contest.tracks]
@@ -107,12 +108,18 @@ def hold(contest: Contest, place: Place, voice: Voice, notice: Callable[[Outcome
                     f"{contest.track}: only {len(there)} of its {len(folders)} takes are there, and takes are made together. "
                     "Make all anew with --overwrite, or choose another place with -o."
                 )
+            check_takes(place, contest.track, len(folders))
             for folder in folders:
                 if place.existing is Existing.REFUSE:
                     refuse_existing(folder)
                 else:
                     check_replaceable(folder)
+            surplus = [folder for folder in _beside(folders) if contest.judge and place.existing is Existing.OVERWRITE]
+            for folder in surplus:
+                check_replaceable(folder)
             ranked.extend(_ranked(contest, Path(scratch), voice))
+            for folder in surplus:  # ranks below are of the contest before
+                shutil.rmtree(folder)
             return Outcome(item, "done")
 
         if not skipped:
@@ -138,6 +145,17 @@ def hold(contest: Contest, place: Place, voice: Voice, notice: Callable[[Outcome
             return produce(item, place, made, fill)
 
         return work_through([Item(contest.source, track) for track in takes], write, notice)
+
+
+def _beside(folders: Sequence[Path]) -> list[Path]:
+    """Takes of an earlier contest that had more of them."""
+    from stemwise.outputs import MANIFEST
+
+    if len(folders) < 2:
+        return []
+    return [
+        path for path in sorted(folders[0].parent.glob("take-*")) if path not in folders and (path / MANIFEST).is_file()
+    ]
 
 
 def by_energy(made: Sequence[str]) -> Callable[[Audio], Verdict]:

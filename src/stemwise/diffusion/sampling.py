@@ -250,7 +250,7 @@ def last(states: Iterable[State], told: Told | None = None) -> State:
 def seeded(seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> NoiseSource:
     """Noise from a seed of any size, drawn on the CPU in float32 so that it is the same on every device and for every dtype."""
     generator = torch.Generator().manual_seed(seed % 2**63)
-    return lambda shape: torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
+    return lambda shape: torch.randn(shape, generator=generator, dtype=torch.float32).to(device=device, dtype=dtype)
 
 
 def common(source: NoiseSource) -> NoiseSource:

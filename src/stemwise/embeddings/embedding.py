@@ -14,6 +14,7 @@ from torch import nn
 
 from stemwise.audio_io import resample
 from stemwise.errors import MetricError
+from stemwise.hosts import without_autocast
 
 Floats32 = NDArray[np.float32]
 
@@ -70,6 +71,7 @@ class NetworkEmbedding:
         """Weights and preparation."""
         return f"{self.weights}; mean of the channels, soxr VHQ, {self.preparation}"
 
+    @without_autocast
     def embed(self, audio: Floats32, rate: int) -> Floats32:
         """Mono audio (time,) -> (frame, dimensions), one frame at least.
 

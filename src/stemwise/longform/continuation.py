@@ -45,7 +45,7 @@ def continue_windows(
         raise ValueError(
             f"a fade of {fade} frames fits neither the overlap of {overlap} nor the {window - overlap} others"
         )
-    rise = torch.linspace(0, 1, fade + 2)[1:-1]
+    rise = torch.linspace(0, 1, fade + 2, dtype=torch.float32)[1:-1]
     known = None if seam is None else seam[..., -overlap:]
     held = 0  # frames at the end of the window before that are not given out yet
     left, index = total_frames, 0

@@ -197,7 +197,7 @@ def _answers(
 
     for piece in pieces:
         if not batch:
-            lanes = torch.empty(at_once * len(groups), windowing.channels, windowing.window)
+            lanes = torch.empty(at_once * len(groups), windowing.channels, windowing.window, dtype=torch.float32)
         for lane, group in enumerate(groups, len(batch) * len(groups)):
             lanes[lane] = torch.from_numpy(piece.signal[list(_filled(group, windowing.channels))])
         batch.append(replace(piece, signal=piece.signal[:, :0]))

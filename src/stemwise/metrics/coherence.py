@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from stemwise.coherence.scoring import Direction, Encoder, curve, hear
 from stemwise.coherence.windows import aligned_windows
 from stemwise.errors import ScoreError
+from stemwise.hosts import without_autocast
 from stemwise.metrics.statistics import bootstrap
 
 _CONTEXT, _MADE = frozenset({"context"}), frozenset({"made"})
@@ -48,6 +49,7 @@ class CoherenceScore(Metric):
 
     encoder: Encoder
 
+    @without_autocast
     def update(self, context: Tensor, made: Tensor) -> None:
         """Songs (batch, time) or (batch, channel, time), two of one shape.
 

@@ -245,7 +245,8 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, levels: Tensor) -> Tensor:
         """``levels`` is log(sigma) / 4, about -1.6 to 1.1."""
-        angles = levels[..., None] * (math.pi / 4 * 2 ** torch.arange(self.FREQUENCIES, device=levels.device) / 4)
+        octaves = torch.arange(self.FREQUENCIES, device=levels.device, dtype=levels.dtype)
+        angles = levels[..., None] * (math.pi / 16 * 2**octaves)
         return self.layers(torch.cat([levels[..., None], angles.sin(), angles.cos()], dim=-1).flatten(1))
 
 

@@ -21,8 +21,10 @@ def rotations(onset: Tensor, pitch: Tensor, size: int) -> Tensor:
     """
     pairs = size // 2
     timed = min(len(_PERIODS), pairs * 5 // 8)
-    periods = torch.tensor(_PERIODS[:timed], device=onset.device)
-    spans = torch.logspace(math.log10(_NARROWEST), math.log10(_WIDEST), pairs - timed)  # Apple's GPU cannot
+    periods = torch.tensor(_PERIODS[:timed], device=onset.device, dtype=torch.float32)
+    spans = torch.logspace(
+        math.log10(_NARROWEST), math.log10(_WIDEST), pairs - timed, dtype=torch.float32
+    )  # Apple's GPU cannot
     spans = spans.to(onset.device)
     return 2 * math.pi * torch.cat([onset[..., None] / periods, pitch[..., None] / spans], dim=-1)
 
@@ -89,7 +91,7 @@ class NoteNet(nn.Module):
         pitch, onset = features[..., 0], features[..., 3]
         angles = rotations(onset, pitch, self.head)[:, None]
         cos, sin = angles.cos(), angles.sin()
-        scale = torch.ones(features.shape[-1], device=features.device)
+        scale = torch.ones(features.shape[-1], device=features.device, dtype=torch.float32)
         scale[0], scale[3] = 1 / 64, 0.0  # where in the window a note lies says nothing
         x = self.features(features * scale) + self.pitch(pitch.long().clamp(0, 127)) + self.known(known)
         x = x + self.present(present)[:, None]
@@ -117,7 +119,7 @@ class NoteLstm(nn.Module):
         self, features: Tensor, known: Tensor, present: Tensor, valid: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `NoteNet.forward`; padding must be at the end."""
-        scale = torch.ones(features.shape[-1], device=features.device)
+        scale = torch.ones(features.shape[-1], device=features.device, dtype=torch.float32)
         scale[0], scale[3] = 1 / 64, 0.0
         pitch = features[..., 0].long().clamp(0, 127)
         x = self.features(features * scale) + self.pitch(pitch) + self.known(known) + self.present(present)[:, None]

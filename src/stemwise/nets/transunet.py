@@ -93,7 +93,7 @@ class TimeVector(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """As the class says; phases are float32, as published."""
-        frequency = torch.exp(torch.arange(8, device=t.device) * -(math.log(10000.0) / 7))
+        frequency = torch.exp(torch.arange(8, device=t.device, dtype=torch.float32) * -(math.log(10000.0) / 7))
         phase = t.to(torch.float32)[:, None] * frequency
         out: Tensor = self.second(gelu(self.first(torch.cat([phase.sin(), phase.cos()], dim=1))))
         return out

@@ -262,7 +262,7 @@ def time_embedding(time: Tensor, width: int, longest: float = 10_000.0) -> Tenso
 def heights(x: Tensor) -> Tensor:
     """Where on the mel axis a position of (B, ..., time, mel) is: (B, HEIGHTS, time, mel), which convolutions cannot know."""
     at = torch.arange(x.shape[-1], device=x.device, dtype=torch.float32) / x.shape[-1]
-    waves = torch.pi * at * 2.0 ** torch.arange(HEIGHTS // 2, device=x.device)[:, None]
+    waves = torch.pi * at * 2.0 ** torch.arange(HEIGHTS // 2, device=x.device, dtype=torch.float32)[:, None]
     return torch.cat([waves.sin(), waves.cos()]).to(x.dtype)[None, :, None].expand(len(x), -1, x.shape[-2], -1)
 
 

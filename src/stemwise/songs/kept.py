@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stemwise.errors import SongError
+from stemwise.files import write_atomically
+
 
 class Kept(torch.utils.data.Dataset[Tensor]):
     """The first `count` items of a stream, changed by `change`, as float16; an endless stream of them in random orders.
 
     `change` takes a batch of one. What `folder` lacks is made on construction, so a killed run goes on where it stopped;
-    files appear whole. Every `count` items are all of them once; item i is a function of (seed, i).
+    files appear whole. Every `count` items are all of them once; item i is a function of (seed, i). Raises SongError for
+    a file that cannot be written or read.
     """
 
     def __init__(self, stream: Any, change: Callable[[Tensor], Tensor], folder: Path, count: int, seed: int) -> None:
@@ -30,12 +33,19 @@ class Kept(torch.utils.data.Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """Item `index` of the stream."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         turn, place = divmod(index, self.count)
         if self._order[0] != turn:
             self._order = (turn, np.random.default_rng((self.seed, turn)).permutation(self.count))
-        return load_file(self._file(int(self._order[1][place])))["latents"]
+        file = self._file(int(self._order[1][place]))
+        try:
+            return load_file(file)["latents"]
+        except (SafetensorError, OSError, KeyError) as error:
+            raise SongError(
+                f"{file}: cannot be read ({error}); delete it, and the next start makes it again"
+            ) from error
 
     def __iter__(self) -> Iterator[Tensor]:
         """The stream from item 0 on; it has no end."""
@@ -48,11 +58,16 @@ class Kept(torch.utils.data.Dataset[Tensor]):
         return self.folder / f"{index:07d}.safetensors"
 
     def _write(self, index: int, value: Tensor) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        temporary = self.folder / f".{index:07d}.{os.getpid()}.tmp"
-        save_file({"latents": value.detach().half().cpu().contiguous()}, temporary)
-        temporary.replace(self._file(index))
+        file = self._file(index)
+        try:
+            write_atomically(file, save({"latents": value.detach().half().cpu().contiguous()}))
+        except OSError as error:
+            raise SongError(
+                f"{file}: cannot be written ({error.strerror or error}); what was made before it is kept. Free some space, "
+                "and start again, or ask for fewer windows"
+            ) from error
 
 
 def fingerprint(*things: Any) -> str:

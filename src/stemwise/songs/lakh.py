@@ -5,7 +5,7 @@
 MIDI files have no stems of sound, so the reader gives `MidiSong`s, not `Song`s. What belongs to one song stays on one
 side of a split: files in the folder of one matched recording (TR...) or of one track of Slakh (its parts), and numbered
 versions of one title, in one folder or in its `versions` (POP909). The same file under two names (Lakh's names are the MD5
-sums of the contents) is one song.
+sums of the contents) is one song, and so are two recordings that it was matched with.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from stemwise.errors import SongError
-from stemwise.songs.scanning import MidiSong, Problem, Scan
+from stemwise.songs.scanning import MidiSong, Problem, Scan, split_above
 from stemwise.songs.splits import by_name, title
 
 LAYOUT = "lakh"
@@ -36,9 +36,10 @@ def lakh(
 ) -> list[MidiSong]:
     """The MIDI files below a folder, each content once, in the order of their paths.
 
-    `metadata`: song (the recording, the title or the content), split (none is published: drawn by a hash of the seed
-    and the song). `left_out` hears of every file that is none, or is another again; of files without one of the
-    `suffixes` nobody hears. Raises SongError where there is no MIDI file.
+    `metadata`: song (the recording, the title or the content; of those that share a content, the first name), split (that
+    of a folder above, as of audio, else drawn by a hash of the seed and the song). `left_out` hears of every file that is
+    none, or is another again; of files without one of the `suffixes` nobody hears. Raises SongError where there is no
+    MIDI file.
     """
     root = Path(path)
     if not root.is_dir():
@@ -59,24 +60,48 @@ def recognises(places: list[Path]) -> bool:
 
 def scan(root: Path, seed: int = 0, suffixes: Collection[str] = SUFFIXES) -> Scan:
     """Every MIDI file below `root`, by its first bytes; no file is parsed (`verify` does that)."""
-    songs: list[MidiSong] = []
+    found: list[tuple[str, Path, str]] = []
+    held: list[tuple[str, str]] = []
     problems: list[Problem] = []
     skipped: list[Problem] = []
     first: dict[str, str] = {}
-    for file in _files(root, suffixes):
+    splits = {file: split_above(file, root).get("split") for file in _files(root, suffixes)}
+    for file in sorted(splits, key=lambda file: splits[file] == "omitted"):  # last: its copies elsewhere stay
         name = file.relative_to(root).with_suffix("").as_posix()
         try:
             content = _content(file)
         except (SongError, OSError) as error:
             problems.append(Problem(name, str(error)))
             continue
+        song = _song(file, root, content)
+        held.append((content, song))
         same = first.setdefault(content, name)
         if same != name:
             skipped.append(Problem(name, f"is the same file as {same}"))
         else:
-            song = _song(file, root, content)
-            songs.append(MidiSong(name, file, {"song": song, "split": by_name(song, seed)}))
-    return Scan((), tuple(problems), LAYOUT, tuple(skipped), tuple(songs))
+            found.append((name, file, song))
+    one = _united(held)
+    songs = tuple(
+        MidiSong(name, file, {"song": one[song], "split": splits[file] or by_name(one[song], seed)})
+        for name, file, song in sorted(found, key=lambda entry: entry[1])
+    )
+    return Scan((), tuple(problems), LAYOUT, tuple(skipped), songs)
+
+
+def _united(held: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """For each song of these (content, song) the first name of all that share a content, directly or through others."""
+    above: dict[str, str] = {}
+    holder: dict[str, str] = {}
+
+    def top(song: str) -> str:
+        while above.setdefault(song, song) != song:
+            above[song] = song = above[above[song]]
+        return song
+
+    for content, song in held:
+        one, other = top(song), top(holder.setdefault(content, song))
+        above[max(one, other)] = min(one, other)
+    return {song: top(song) for song in list(above)}
 
 
 def _files(root: Path, suffixes: Collection[str]) -> list[Path]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,7 +192,7 @@ def _phrases(score: symusic.Score, song: MidiSong, melody: int | None) -> tuple[
         raise Rejected(f"has no dense window among {len(found)}")
     folder = "melody" if melody is not None else "no_melody"
     entry = {
-        "file": f"{folder}/{song.name.replace('/', '__')}.npy",
+        "file": f"{folder}/{_file_name(song.name)}",
         "song": song.metadata["song"],
         "melody": melody is not None,
         "phrases": int(passing.sum()),
@@ -200,6 +202,11 @@ def _phrases(score: symusic.Score, song: MidiSong, melody: int | None) -> tuple[
         "tracks": [[one.family, one.notes, one.track] for one in tracks],
     }
     return entry, found[passing]
+
+
+def _file_name(song: str) -> str:
+    """Short enough for any file system, and of this song alone."""
+    return f"{song.replace('/', '__')[-50:]}-{zlib.crc32(os.fsencode(song)):08x}.npy"
 
 
 def _family(track: Any) -> str | None:

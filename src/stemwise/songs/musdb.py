@@ -13,13 +13,17 @@ import os
 from pathlib import Path
 
 from stemwise.errors import SongError
-from stemwise.songs.scanning import Scan, assemble, collect, existing, folders, split_above, usable
+from stemwise.songs.folder import COMPLEMENTS
+from stemwise.songs.scanning import SUFFIXES as AUDIO
+from stemwise.songs.scanning import Scan, assemble, collect, existing, folders, is_audio, split_above, usable
 from stemwise.songs.song import Song
 from stemwise.songs.streams import Stream, require_av
 
 LAYOUT = "musdb"
 STEMS = ("drums", "bass", "other", "vocals")
 SUFFIX = ".stem.mp4"
+#: What may lie in the folder of a song.
+_KNOWN = frozenset({"mixture", *STEMS, *COMPLEMENTS})
 #: Songs of the training folder that everybody validates on.
 VALIDATION = frozenset(
     {
@@ -50,13 +54,13 @@ def musdb(path: Path | str) -> list[Song]:
 
 
 def recognises(places: list[Path]) -> bool:
-    """Whether these paths, relative to a data set's root, look like MUSDB18."""
+    """Whether these paths, relative to a data set's root, look like MUSDB18; with a stem more they are another's songs."""
     inside: dict[Path, set[str]] = {}
     for place in places:
-        inside.setdefault(place.parent, set()).add(place.stem)
-    return any(place.name.endswith(SUFFIX) for place in places) or any(
-        " - " in folder.name and names >= {"mixture", *STEMS} for folder, names in inside.items()
-    )
+        if place.suffix.lower() in AUDIO and " - " in place.parent.name:
+            inside.setdefault(place.parent, set()).add(place.stem)
+    whole = [names - _KNOWN for names in inside.values() if names >= {"mixture", *STEMS}]
+    return any(place.name.endswith(SUFFIX) for place in places) or (bool(whole) and not any(whole))
 
 
 def scan(root: Path) -> Scan:
@@ -81,6 +85,11 @@ def _song(name: str, place: Path, root: Path) -> Song:
     absent = [stem for stem, file in files.items() if file is None]
     if absent:
         raise SongError(f"{', '.join(f'{stem}.wav' for stem in absent)} missing; download the song again")
+    more = sorted(file.name for file in place.iterdir() if is_audio(file) and file.stem not in _KNOWN)
+    if more:
+        raise SongError(
+            f"has {', '.join(more)}, which MUSDB18 has not; move it elsewhere, or the song to another data set"
+        )
     stems = {stem: (file,) for stem, file in files.items() if file is not None}
     return assemble(name, stems, existing(place, "mixture"), _metadata(name, place, root))
 

@@ -1,8 +1,8 @@
 """Packing songs into shards that give back the same windows (see `shards` for what is written).
 
-PCM of up to 24 bits becomes FLAC, which is lossless; FLAC, float and 32-bit files are copied byte for byte. MP3 and Ogg
-are decoded to 24-bit FLAC (error at most 2**-23 of full scale), where a random window costs a seek, as it does not in them;
-a file that exceeds full scale becomes float WAV instead.
+PCM of up to 24 bits becomes FLAC, which is lossless; FLAC, float and 32-bit files are copied byte for byte, but for the
+length that a FLAC's header may lack. MP3 and Ogg are decoded to 24-bit FLAC (error at most 2**-23 of full scale), where a
+random window costs a seek, as it does not in them; a file that exceeds full scale or is empty becomes float WAV instead.
 
 A shard appears when it is complete: the tar is renamed into place, then its index. So a run that was killed is simply
 started again, and N machines share the work by packing every N-th shard each.
@@ -29,7 +29,7 @@ from stemwise.files import sha256, write_atomically
 from stemwise.songs.scanning import Problem
 from stemwise.songs.shards import FORMAT, INDEX, read_index, read_shard, shard_name
 from stemwise.songs.song import Song
-from stemwise.songs.source import File, identity, lost_bytes, opened, raw, size
+from stemwise.songs.source import File, identity, lost_bytes, measured, opened, size
 from stemwise.songs.streams import Stream
 
 _BLOCK = 1 << 18
@@ -107,7 +107,8 @@ def _open(root: Path, index: dict[str, Any]) -> None:
     """Make the folder and its index, or check that the ones there belong to the same songs."""
     root.mkdir(parents=True, exist_ok=True)
     if not (root / INDEX).exists():
-        if any(not entry.name.startswith((".", "shard-")) for entry in root.iterdir()):
+        # by now the index may be there: another machine began in this moment
+        if any(not entry.name.startswith((".", "shard-")) and entry.name != INDEX for entry in root.iterdir()):
             raise SongError(f"{root}: is not empty, and no packed data set; give a new folder")
         write_atomically(root / INDEX, _text(index))
     before = read_index(root)
@@ -243,7 +244,7 @@ def _encode(file: File, target: Path) -> Path:
     except soundfile.LibsndfileError as error:
         raise SongError(f"{file.name}: breaks off or is no audio ({error}); copy it again") from error
     copied = target.with_name(f"{target.name}{file.suffix.lower()}")
-    with raw(file) as content, copied.open("wb") as copy:
+    with measured(file) as content, copied.open("wb") as copy:
         shutil.copyfileobj(content, copy, _BLOCK)
     return copied
 
@@ -251,8 +252,9 @@ def _encode(file: File, target: Path) -> Path:
 def _decoded(file: File, target: Path) -> Path:
     """Opened twice: MP3 decoded after a seek to its start differs in the last bits."""
     with opened(file) as audio:
-        exceeds = any(np.abs(block).max() > 1.0 for block in _blocks(audio, "float32", file))
-    ending, subtype = (".wav", "FLOAT") if exceeds else (".flac", "PCM_24")
+        peaks = [float(np.abs(block).max()) for block in _blocks(audio, "float32", file)]
+    # libsndfile cannot read a FLAC without frames
+    ending, subtype = (".flac", "PCM_24") if peaks and max(peaks) <= 1.0 else (".wav", "FLOAT")
     target = target.with_name(f"{target.name}{ending}")
     with opened(file) as audio:
         _save(audio, _blocks(audio, "float32", file), target, subtype)

@@ -38,8 +38,8 @@ class PairOptions:
     its span, in [0, 1), that a window has in common with another of its song in the batch. A stem counts as sounding
     where its level in the window is above `floor_db` (RMS, dB full scale). `gain_db`: each stem is louder or softer by up to
     so much. `decoy`: "key" adds the positive's stems at the same time in another key, from another song of the same `work`
-    (metadata, as `stemwise songs make --keys` writes it); where there is none, or one side has unpitched stems alone,
-    they come from 25 ms to 1 s too early or too late.
+    with another `transposed` (metadata, as `stemwise songs make --keys` writes it); where there is none, or one side has
+    unpitched stems alone, they come from 25 ms to 1 s too early or too late.
     """
 
     rate: int = 16_000
@@ -82,13 +82,19 @@ class Pairs(torch.utils.data.Dataset[Tensor]):
     """The stream: `pairs[i]` is float32 (2 or 3, channel, frames), anchor, positive and decoy, for any i >= 0.
 
     Every stem of a song counts by itself, whatever it is called and however many there are; songs with fewer than two are
-    left out. Versions of one work count as one song, and any of them is heard. Songs are drawn in proportion to
-    `weights`, by default their lengths, without replacement while there are songs left for the batch. A window in
-    which fewer than two stems sound is drawn again.
+    left out. Versions of one work count as one song, with the sum of their weights, and any of them is heard; works of
+    one name in two data sets, whose numbers are `origins`, are two. Songs are drawn in proportion to `weights`, by default
+    their lengths, without replacement while there are songs left for the batch. A window in which fewer than two
+    stems sound is drawn again.
     """
 
     def __init__(
-        self, songs: Sequence[Song], options: PairOptions, seed: int, weights: Sequence[float] | None = None
+        self,
+        songs: Sequence[Song],
+        options: PairOptions,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        origins: Sequence[int] | None = None,
     ) -> None:
         kept = [place for place, song in enumerate(songs) if len(song.stems) > 1]
         if not kept:
@@ -96,15 +102,17 @@ class Pairs(torch.utils.data.Dataset[Tensor]):
                 f"none of the {len(songs)} song(s) has two stems to make a pair of; use songs with more stems"
             )
         self.left_out = len(songs) - len(kept)
-        works: dict[str, list[int]] = {}
+        works: dict[tuple[int, str] | int, list[int]] = {}
         for place in kept:
-            works.setdefault(str(songs[place].metadata.get("work", f"song {place}")), []).append(place)
+            work = songs[place].metadata.get("work")
+            key = place if work is None else (origins[place] if origins else 0, str(work))
+            works.setdefault(key, []).append(place)
         self._versions = [[songs[place] for place in places] for places in works.values()]
         self.songs = [versions[0] for versions in self._versions]
         self.options = options
         self.seed = seed
-        heard = [songs[places[0]].seconds if weights is None else weights[places[0]] for places in works.values()]
-        self._weights = np.array(heard, float)
+        heard = [song.seconds for song in songs] if weights is None else weights
+        self._weights = np.array([sum(heard[place] for place in places) for places in works.values()], float)
         self._rooms = np.array([room(song, options) for song in self.songs])
         if self._rooms.sum() < options.batch:
             raise SongError(
@@ -157,9 +165,10 @@ class Pairs(torch.utils.data.Dataset[Tensor]):
         self, song: Song, others: list[Song], start: int, sides: tuple[tuple[str, ...], ...], draw: np.random.Generator
     ) -> np.ndarray:
         """The positive's stems as they do not belong: in another key, or else at another time."""
-        unpitched = set(song.metadata.get("unpitched", ()))
-        if others and others[0].rate == song.rate and not any(unpitched.issuperset(side) for side in sides):
-            return self._stems(others[0], start, sides[1])
+        unpitched, key = set(song.metadata.get("unpitched", ())), song.metadata.get("transposed")
+        moved = [one for one in others if one.rate == song.rate and one.metadata.get("transposed") != key]
+        if moved and not any(unpitched.issuperset(side) for side in sides):
+            return self._stems(moved[0], start, sides[1])
         shift = round(draw.uniform(*_DECOY_SHIFT) * song.rate)
         early, late = start - shift >= 0, start + shift <= _latest(song, self.options)
         return self._stems(song, start + (shift if late and not (early and draw.random() < 0.5) else -shift), sides[1])

@@ -169,7 +169,7 @@ def roll_songs(
 ) -> list[RollSong]:
     """The songs below a folder: those of a phrase manifest where there is one, else its MIDI files, of one split.
 
-    `left_out` hears of MIDI files that are none, and of copies.
+    `left_out` hears of MIDI files that are none, and of copies. MIDI files are split as `songs.lakh` says.
     Phrases are split by their folder as published (melody: train and validation by a hash of the song, 9 : 1;
     no_melody: test). Raises SongError.
     """

@@ -7,14 +7,16 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
 
-from stemwise.audio_io.reading import start_sndfile
-from stemwise.audio_io.views import Slice, native_name
+from stemwise.audio_io.flac import UNKNOWN_FRAMES, counted_view
+from stemwise.audio_io.reading import UNKNOWN_SIZES, start_sndfile
+from stemwise.audio_io.views import JoinedFile, Slice, native_name
 from stemwise.errors import AudioFileError
 from stemwise.songs import streams
 from stemwise.songs.streams import Stream
@@ -73,6 +75,10 @@ def opened(file: File) -> Iterator[Any]:
             yield audio
     elif isinstance(file, Path):
         with soundfile.SoundFile(native_name(file)) as audio:
+            if audio.frames < UNKNOWN_FRAMES:
+                yield audio
+                return
+        with _counted(file) as view, soundfile.SoundFile(view) as audio:
             yield audio
     elif isinstance(file, Stream):
         with streams.opened(file) as track:
@@ -84,13 +90,24 @@ def opened(file: File) -> Iterator[Any]:
 
 @contextmanager
 def raw(file: Path | Member) -> Iterator[BinaryIO]:
-    """The bytes of a file, to be copied."""
+    """The bytes of a file."""
     if isinstance(file, Path):
         with file.open("rb") as handle:
             yield handle
     else:
         with file.archive.open("rb", buffering=0) as whole:
             yield cast(BinaryIO, _slice(whole, file))
+
+
+@contextmanager
+def measured(file: Path | Member) -> Iterator[BinaryIO]:
+    """The bytes of an audio file, to be copied; a FLAC that was written to a pipe gets its length into its header."""
+    if isinstance(file, Path) and soundfile.info(native_name(file)).frames >= UNKNOWN_FRAMES:
+        with _counted(file) as view:
+            yield cast(BinaryIO, view)
+    else:
+        with raw(file) as handle:
+            yield handle
 
 
 def size(file: File) -> int:
@@ -114,8 +131,27 @@ def lost_bytes(file: File) -> int:
     with raw(file) as handle:
         head = handle.read(8)
     promised = int.from_bytes(head[4:8], "little")
-    whole = head[:4] == b"RIFF" and promised not in (0, 0xFFFFFFFF)  # else RF64, or a stream of unknown length
+    whole = head[:4] == b"RIFF" and not any(promised in sizes for sizes in UNKNOWN_SIZES)  # else RF64, or from a pipe
     return promised + 8 - size(file) if whole else 0
+
+
+@contextmanager
+def _counted(file: Path) -> Iterator[JoinedFile]:
+    """A FLAC file whose header does not say how long it is, as if it did."""
+    about = file.stat()
+    head = _counted_head(file, about.st_size, about.st_mtime_ns)
+    with JoinedFile(head, file, len(head)) as view:
+        yield view
+
+
+@lru_cache(4096)
+def _counted_head(file: Path, size: int, changed: int) -> bytes:
+    """Its first bytes, with the length. Kept, because counting decodes all of it: `size`, `changed` tell a new file."""
+    view = counted_view(file)
+    if view is None:
+        raise OSError("its header does not say how long it is; convert it to FLAC again")
+    with view:
+        return view.read(io.DEFAULT_BUFFER_SIZE) or b""  # one read goes to the end of the new beginning
 
 
 def _slice(archive: io.FileIO, member: Member) -> Slice:

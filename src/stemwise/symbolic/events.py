@@ -26,15 +26,20 @@ _DROPPED = {
     0x08: "program name",
     0x09: "device name",
 }
+#: What belongs to a channel and goes with a track's notes.
+FOLLOWING = {0xB: "controller", 0xE: "pitch bend"}
 _LENGTHS = {0x8: 2, 0x9: 2, 0xA: 2, 0xB: 2, 0xC: 1, 0xD: 1, 0xE: 2}
 
 
 @dataclass(frozen=True)
 class Census:
-    """What symusic leaves out: events (tick, bytes) to write back, and the number of those that are lost, by kind."""
+    """What symusic leaves out: events (tick, bytes) to write back, and the number of those that are lost, by kind; and
+    how many events there are of those that follow a track, by kind.
+    """
 
     kept: tuple[tuple[int, bytes], ...]
     lost: dict[str, int]
+    following: dict[str, int]
 
 
 def census(content: bytes, name: str) -> Census:
@@ -46,12 +51,17 @@ def census(content: bytes, name: str) -> Census:
         )
     if len(content) < _HEADER:
         raise MidiFileError(f"{name}: breaks off in its header ({len(content)} bytes); copy or export it again")
-    _, tracks, division = struct.unpack(">HHH", content[8:_HEADER])
+    layout, tracks, division = struct.unpack(">HHH", content[8:_HEADER])
+    if layout == 2 and tracks > 1:
+        raise MidiFileError(
+            f"{name}: holds {tracks} sequences that are independent of each other (MIDI format 2); export it as format 0 or 1"
+        )
     if division & 0x8000 or division == 0:
         what = "in frames of film (SMPTE)" if division else "with 0 ticks to the quarter note"
         raise MidiFileError(f"{name}: counts time {what}; export it with ticks per quarter note (480 is usual)")
     kept: list[tuple[int, bytes]] = []
     lost: Counter[str] = Counter()
+    following: Counter[str] = Counter()
     place, number = 8 + struct.unpack(">I", content[4:8])[0], 0
     while place + 8 <= len(content):
         kind, size = content[place : place + 4], struct.unpack(">I", content[place + 4 : place + 8])[0]
@@ -61,13 +71,13 @@ def census(content: bytes, name: str) -> Census:
             if place + size > len(content):
                 raise _cut(name, f"track {number} of {tracks} has {len(content) - place} of its {size} bytes")
             try:
-                _events(content, place, place + size, kept, lost)
+                _events(content, place, place + size, kept, lost, following)
             except IndexError as error:
                 raise _cut(name, f"an event at the end of track {number} is not complete") from error
         place += size
     if number < tracks:
         raise _cut(name, f"{number} of {tracks} tracks are there")
-    return Census(tuple(sorted(kept, key=lambda event: event[0])), dict(lost))
+    return Census(tuple(sorted(kept, key=lambda event: event[0])), dict(lost), dict(following))
 
 
 def _cut(name: str, what: str) -> MidiFileError:
@@ -75,7 +85,12 @@ def _cut(name: str, what: str) -> MidiFileError:
 
 
 def _events(  # noqa: C901 - one branch a kind of event
-    data: bytes, place: int, end: int, kept: list[tuple[int, bytes]], lost: Counter[str]
+    data: bytes,
+    place: int,
+    end: int,
+    kept: list[tuple[int, bytes]],
+    lost: Counter[str],
+    following: Counter[str],
 ) -> None:
     """The events of one track, data[place:end]. Raises IndexError where it ends inside an event."""
     data = data[place:end]
@@ -117,6 +132,8 @@ def _events(  # noqa: C901 - one branch a kind of event
                     sounding[key] -= 1
             elif kind in (0xA, 0xD):
                 lost["aftertouch"] += 1
+            elif kind in FOLLOWING:
+                following[FOLLOWING[kind]] += 1
             place += _LENGTHS[kind]
     hanging = sounding.total()
     if hanging:

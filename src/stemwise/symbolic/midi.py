@@ -28,7 +28,7 @@ class Music:
 
     score: Any
     notes: Notes
-    census: Census = field(default_factory=lambda: Census((), {}))
+    census: Census = field(default_factory=lambda: Census((), {}, {}))
 
     @property
     def tpq(self) -> int:
@@ -147,20 +147,37 @@ def assembled(music: Music, parts: Mapping[str, Notes], instruments: Sequence[In
         getattr(score, kind).extend(getattr(music.score, kind))
     known = {one.name: one for one in instruments}
     for name, notes in parts.items():
-        one = known[name]
+        one, source = known[name], _source(music, notes)
         for number, lane in enumerate(lanes(notes[in_order(notes)])):
             suffix = "" if not number else " overflow" if number == 1 else f" overflow {number}"
             track = symusic.Track(name + suffix, one.program, one.drums)
             track.notes = symusic_notes(lane)
-            source = int(np.bincount(lane["track"]).argmax()) if len(lane) else 0
-            if source < len(music.score.tracks):
-                track.controls.extend(music.score.tracks[source].controls)
-                track.pitch_bends.extend(music.score.tracks[source].pitch_bends)
+            if source is not None:
+                track.controls.extend(source.controls)
+                track.pitch_bends.extend(source.pitch_bends)
             score.tracks.append(track)
     if len(score.tracks):
         for source in music.score.tracks:
             score.tracks[0].lyrics.extend(source.lyrics)
     return score
+
+
+def events_lost(music: Music, parts: Mapping[str, Notes]) -> dict[str, int]:
+    """How many events of `music` the tracks for `parts` do not hold, by kind (see `assembled`)."""
+    sources = [source for notes in parts.values() if (source := _source(music, notes)) is not None]
+    used = {id(source): source for source in sources}.values()
+    there = {
+        "controller": sum(len(track.controls) for track in used),
+        "pitch bend": sum(len(track.pitch_bends) for track in used),
+    }
+    left = {kind: count - there[kind] for kind, count in music.census.following.items() if count > there[kind]}
+    return {**music.census.lost, **left}
+
+
+def _source(music: Music, notes: Notes) -> Any | None:
+    """The track of a file that most of a part's notes come from."""
+    number = int(np.bincount(notes["track"]).argmax()) if len(notes) else 0
+    return music.score.tracks[number] if number < len(music.score.tracks) else None
 
 
 def symusic_notes(notes: Notes) -> Any:

@@ -104,8 +104,8 @@ def songs_of(
 ) -> Songs:
     """The songs of a data set: composer:FIRST:LAST, or a folder (its MIDI files at any depth, each content once).
 
-    `split` is train, validation or test, drawn with `split_seed` as `songs.lakh` does: the parts and the versions of a
-    song stay together. Raises SongError.
+    `split` is train, validation or test, as `songs.lakh` says: by the folders, else drawn with `split_seed`; the parts and
+    the versions of a song stay together. Raises SongError.
     """
     if place.startswith(COMPOSER):
         first, _, last = place.removeprefix(COMPOSER).partition(":")

@@ -31,7 +31,7 @@ from stemwise.systems.band import ABSENT, CLEAN, Band, loudness
 from stemwise.systems.spatial import place_filter
 from stemwise.systems.system import Context, Guide, Seam, System
 
-QUIET = 1e-4
+QUIET = 1e-6
 GUIDANCE = 1.5
 VIEWS = ((1, 0), (-1, 1), (1, 2), (1, 3))
 """Views of a window for averaging: sign of the side channel (left and right swapped) and how many semitones lower it is played, in
@@ -156,7 +156,7 @@ class BandSystem(System):
         free = [i for i, name in enumerate(names) if name in wanted]
         order = [list(wanted).index(names[i]) for i in free]
         shape = (1, len(free), 2, prior.codec.frames(window), prior.config.bins)
-        nothing = absent(torch.zeros(shape[:1] + shape[2:], device=device), ABSENT)
+        nothing = absent(torch.zeros(shape[:1] + shape[2:], device=device, dtype=torch.float32), ABSENT)
         rest = {i: nothing for i in range(len(names) + 1) if i not in free}
         heard = {
             names.index(name): clean(prior.encode(signal / context.scale)[None], CLEAN)
@@ -170,7 +170,7 @@ class BandSystem(System):
             denoiser = self.guide(denoiser, context, lambda state: prior.decode(state) * context.scale)
         constraint: Constraint = Free(shape)
         if context.fixed:
-            constraint = self._fixed(free, context, torch.zeros(shape, device=device))
+            constraint = self._fixed(free, context, torch.zeros(shape, device=device, dtype=torch.float32))
         noise = seeded(seed, device)
         sigmas = karras(steps, 0.01, 0.99 * ABSENT, 5.0)
         # A force falls with sigma^2, so a multistep rule, which subtracts a share of the estimate before, would turn its sign.

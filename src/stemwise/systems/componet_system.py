@@ -159,7 +159,7 @@ class ComponetSystem(LatentMono):
                 context.told((len(made) + share) / len(wanted))
 
         for name in (name for name in self.names if name in wanted):
-            mix = sum(beside.values(), torch.zeros(self.window, device=device))
+            mix = sum(beside.values(), torch.zeros(self.window, device=device, dtype=torch.float32))
             held = context.fixed.get(name)
             fixed = None if held is None else (held[0][0], held[1])
             own = [seed * len(self.names) + self.names.index(name)]  # stems of one noise would resemble each other

@@ -157,7 +157,10 @@ class Joint(Mono):
         if not context.known and not context.fixed:
             return Free(shape)
         device = next(self.prior.parameters()).device
-        values, mask = torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.bool, device=device)
+        values, mask = (
+            torch.zeros(shape, device=device, dtype=torch.float32),
+            torch.zeros(shape, dtype=torch.bool, device=device),
+        )
         for name, signal in context.known.items():
             values[0, self.names.index(name)] = signal[0]
             mask[0, self.names.index(name)] = True

@@ -132,7 +132,9 @@ class LatentGmsdi(System):
         order = [name for name in self.names if name in wanted]
         playing = self.sources.words((*wanted, *context.known))
         prompts = [*self.sources.prompts(order), Prompt(playing, (), self.sources.weight)]
-        given = sum(context.known.values(), torch.zeros(self.channels, self.window, device=self._device))
+        given = sum(
+            context.known.values(), torch.zeros(self.channels, self.window, device=self._device, dtype=torch.float32)
+        )
         alone = len(order) == 1 and not context.known
 
         def gap(x: Tensor) -> Tensor:
@@ -156,7 +158,9 @@ class LatentGmsdi(System):
         shape = (
             count,
             len(prompts),
-            *self.prior.encode(torch.zeros(1, self.channels, self.window, device=self._device)).shape[1:],
+            *self.prior.encode(
+                torch.zeros(1, self.channels, self.window, device=self._device, dtype=torch.float32)
+            ).shape[1:],
         )
         denoiser = self.prior.prompted(prompts)
         if gap is not None:

@@ -196,7 +196,7 @@ def _looked_at(
     notes, window, names = len(labels), model.window, len(model.stems)
     device = next(model.parameters()).device
     weight = np.minimum(np.arange(window) + 1, window - np.arange(window)).astype(np.float32)[:, None]
-    present = torch.zeros(1, names + 1, device=device)
+    present = torch.zeros(1, names + 1, device=device, dtype=torch.float32)
     if question.told:
         present[0] = torch.tensor([*question.allowed.astype(float), 1.0])
     forbidden = torch.from_numpy(~question.allowed).to(device)

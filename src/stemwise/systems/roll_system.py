@@ -11,6 +11,8 @@ from torch import Tensor
 from stemwise.codecs.roll import RollLayout
 from stemwise.diffusion import NoiseSource, dpmpp_2m, karras, last, sample, seeded
 from stemwise.errors import Cancelled, QueryError
+from stemwise.hosts import without_autocast
+from stemwise.query import whole_seed
 from stemwise.stems import Rolls, known_names
 from stemwise.systems import mixture2music as published
 from stemwise.systems.mixture2music import Mixture2Music
@@ -48,6 +50,7 @@ class RollSystem:
             return self.prior.config.evaluations
         return self.prior.config.sampling.steps
 
+    @without_autocast
     def separate(
         self,
         mixture: Tensor,
@@ -71,6 +74,7 @@ class RollSystem:
             return self._published(mixture, seed, steps or self.steps, progress)
         return self._walk(mixture, known, bars, self._noise(seed, temperature), steps or self.steps, progress)
 
+    @without_autocast
     def generate(
         self,
         want: Sequence[str] | None = None,
@@ -90,6 +94,7 @@ class RollSystem:
         free = torch.full((bars * bar, self.layout.rows), FREE, dtype=torch.uint8)
         return self._walk(free, None, begins, self._noise(seed), steps or self.steps, progress).select(wanted)
 
+    @without_autocast
     def accompany(
         self,
         known: Rolls,
@@ -178,7 +183,7 @@ class RollSystem:
 
     def _noise(self, seed: int, temperature: float = 1.0) -> Callable[[int], NoiseSource]:
         """Noise for every window: its own, times the temperature."""
-        place = next(self.prior.parameters()).device
+        place, seed = next(self.prior.parameters()).device, whole_seed(seed)
 
         def of(window: int) -> NoiseSource:
             source = seeded(seed * 1_000_003 + window, place)

@@ -111,7 +111,7 @@ class Heard:
         """
         step = torch.arange(self.bars.shape[1], device=self.bars.device)
         since = step - torch.where(self.bars, step, 0).cummax(1).values
-        metre = torch.stack([self.bars.float(), since / 16.0], dim=1)[..., None]
+        metre = torch.stack([self.bars.float(), since.float() / 16.0], dim=1)[..., None]
         allowed = torch.stack([self.mixture >= SOUNDING, self.mixture >= ONSET], dim=1).float()
         known = self.known[..., None].expand_as(self.values).float()
         return torch.cat([known, allowed, metre.expand(-1, -1, -1, allowed.shape[-1])], dim=1)
