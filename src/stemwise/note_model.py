@@ -78,7 +78,8 @@ class NoteParts:
     def table(self) -> str:
         """The notes as CSV, in order: onset, duration, pitch, velocity (ticks, MIDI), track, instrument, confidence.
 
-        `track` is the input's, from 1. Doublings are a note's further instruments, joined to the first by +.
+        `track` is among the input's that hold notes, from 1, as `locked` counts them. Doublings are a note's further
+        instruments, joined to the first by +.
         """
         names = np.array([one.name for one in self.instruments])
         lines = ["onset,duration,pitch,velocity,track,instrument,confidence"]

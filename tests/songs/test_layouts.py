@@ -331,6 +331,16 @@ def test_lakh_recordings_that_share_a_content_are_one_song(tmp_path: Path) -> No
     )
 
 
+def test_a_chain_of_false_matches_is_for_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lakh, "CHAIN", 3)
+    for number in range(4):
+        (tmp_path / f"TR{number:016d}").mkdir()
+        for content in "abcde"[number : number + 2]:
+            (tmp_path / f"TR{number:016d}" / f"{content * 32}.mid").write_bytes(trees.midi_bytes(60))
+    splits = [{song.metadata["split"] for song in lakh.lakh(tmp_path, seed)} for seed in range(20)]
+    assert splits == [{"train"}] * 20
+
+
 def test_lakh_versions_of_a_title_stay_together(tmp_path: Path) -> None:
     for number, name in enumerate(("Song.mid", "Song.1.mid", "Song.2.mid", "Other.mid")):
         (tmp_path / "Artist").mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -26,6 +27,8 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 #: Folders of one song: a recording of lmd_matched, a track of Slakh.
 _RECORDING = re.compile(r"TR[A-Z0-9]{16}|Track\d{5}")
 _VERSIONS = "versions"
+CHAIN = 100
+"""Files of one song, beyond which, and beyond 1 % of all, they are no song's but a chain of false matches: for training."""
 
 
 def lakh(
@@ -81,8 +84,12 @@ def scan(root: Path, seed: int = 0, suffixes: Collection[str] = SUFFIXES) -> Sca
         else:
             found.append((name, file, song))
     one = _united(held)
+    files = Counter(one[song] for _, _, song in found)
+    drawn = {
+        song: "train" if most > max(CHAIN, len(found) // 100) else by_name(song, seed) for song, most in files.items()
+    }
     songs = tuple(
-        MidiSong(name, file, {"song": one[song], "split": splits[file] or by_name(one[song], seed)})
+        MidiSong(name, file, {"song": one[song], "split": splits[file] or drawn[one[song]]})
         for name, file, song in sorted(found, key=lambda entry: entry[1])
     )
     return Scan((), tuple(problems), LAYOUT, tuple(skipped), songs)
