@@ -396,6 +396,8 @@ def test_full_disk_leaves_nothing(here: Path, model: Path) -> None:
         (("separate", "song.wav", "--mp3-bitrate", "128"), "bit rate"),
         (("separate", "song.wav", "--skip-existing", "--overwrite"), "exclude each other"),
         (("separate", "song.wav", "--filename", "{stem}.{ext}"), "folder of its own"),
+        (("separate", "song.wav", "--filename", "{track}/{stem}"), "names end with .{ext}"),
+        (("separate", "song.wav", "--filename", "{track}/{stem:d}.{ext}"), "--filename"),
         (("separate", "song.wav", "--filename", "{song}/{stem}.{ext}"), "unknown field {song}"),
         (("separate", "song.wav", "--filename", "../{track}/{stem}.{ext}"), "leads out"),
         (("separate",), "inputs"),

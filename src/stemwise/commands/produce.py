@@ -66,6 +66,14 @@ class Place:
                 f"--filename {self.template!r}: every song needs a folder of its own, with {{track}} in it, and every "
                 "stem a name with {stem}, for example '{track}/{stem}.{ext}'"
             )
+        try:
+            typical = self.folder("track") / self.file("track", "stem")
+        except ValueError as error:  # a field's format
+            raise QueryError(f"--filename {self.template!r}: {error}") from error
+        if typical.suffix != f".{self.how.extension}":
+            raise QueryError(
+                f"--filename {self.template!r}: names end with .{{ext}}, for example '{{track}}/{{stem}}.{{ext}}'"
+            )
         if self.template.startswith("/") or ".." in Path(self.template).parts:
             raise QueryError(f"--filename {self.template!r} leads out of the output folder; choose that with -o")
 
