@@ -24,7 +24,7 @@ from stemwise.coherence.accuracy import embedded, found
 from stemwise.coherence.cocola import PARTS, Cocola
 from stemwise.loading import load_coherence
 from stemwise.metrics.statistics import Interval, bootstrap
-from stemwise.songs.synthetic import compose
+from stemwise.songs.synthetic import COMPOSER, compose
 from stemwise.songs.synthetic.render import Palette, render
 from stemwise.songs.synthetic.write import palette
 
@@ -47,7 +47,7 @@ class Window:
 
 def rendered(folder: Path, seed: int, semitones: int, sounds: Callable[[], Palette]) -> dict[str, np.ndarray]:
     """Mono stems of a song at 16 kHz, made once."""
-    file = folder / f"{seed}{semitones:+d}.npz"
+    file = folder / f"{seed}{semitones:+d}-composer-{COMPOSER}.npz"
     if not file.is_file():
         song = render(compose(seed, seconds=SECONDS).transposed(semitones), sounds(), rate=RATE)
         file.parent.mkdir(parents=True, exist_ok=True)

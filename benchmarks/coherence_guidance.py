@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="band")
     parser.add_argument("--encoder", default="cocola")
-    parser.add_argument("--fonts", choices=["train", "validation", "test", "builtin"], default="validation")
+    parser.add_argument("--fonts", choices=["train", "validation", "builtin"], default="validation")
     parser.add_argument("--songs", type=int, default=6)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--takes", type=int, default=4, help="for best of N")

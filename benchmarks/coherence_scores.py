@@ -56,7 +56,7 @@ LATE = 0.125  # seconds
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="cocola")
-    parser.add_argument("--fonts", choices=["train", "validation", "test", "builtin"], default="validation")
+    parser.add_argument("--fonts", choices=["train", "validation", "builtin"], default="validation")
     parser.add_argument("--songs", type=int, default=12)
     parser.add_argument("--data", type=Path, default=ROOT / "runs" / "benchmark-songs")
     args = parser.parse_args()

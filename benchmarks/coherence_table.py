@@ -127,7 +127,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.songs, args.held_out, args.seconds, args.steps, args.batch = 12, 6, 30.0, 40, 16
-    data = args.out / f"songs-{args.seconds:g}"
+    data = args.out / f"songs-{args.songs}-{args.held_out}-{args.seconds:g}"
     rows, columns = named(args.train), named(args.test)
     if not rows:
         rows = {d.name: make(data / "train" / d.name, d, 0, args.songs, args.seconds) for d in DOMAINS}

@@ -82,7 +82,7 @@ def test(name: str, kind: str, groups: Iterable[Pairs]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="band")
-    parser.add_argument("--fonts", choices=["train", "validation", "test", "builtin"], default="validation")
+    parser.add_argument("--fonts", choices=["train", "validation", "builtin"], default="validation")
     parser.add_argument("--songs", type=int, default=24)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--data", type=Path, default=ROOT / "runs" / "benchmark-songs")

@@ -11,7 +11,8 @@ Songs, for example: stemwise songs make data/valid --count 40 --seconds 40 --fon
 
 Separation: SI-SDR improvement in dB over the mixture, one window a song, mean over the stems that sound in it, with 95 %
 bootstrap intervals over songs. Generation: Frechet distance of COCOLA's embedding (offline; VGGish's needs its weights) and
-COCOLA's score of what was made against what was given. Intervals of distances: songs drawn again 200 times.
+COCOLA's score of what was made against what was given; what is silent has none. All is cut to the length of the shortest
+window, since distances depend on it. Intervals of distances: songs drawn again 200 times.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch import Tensor
 
 import stemwise
 from stemwise.coherence.guidance import resampled
+from stemwise.coherence.scoring import AUDIBLE_DBFS, level_dbfs
 from stemwise.embeddings import load_embedding
 from stemwise.evaluate.gibbs import gibbs
 from stemwise.loading import load_coherence
@@ -48,8 +50,7 @@ def opened(name: str) -> GmsdiSystem:
 def improvements(system: System, truth: Tensor) -> np.ndarray:
     """(song, stem), NaN where a stem is silent."""
     stems = torch.cat([system.separate(one.sum(0)[None, None], system.evaluations)[0] for one in truth])
-    order = [system.names.index(name) for name in system.names]
-    return per_stem(closed(stems[:, order, 0], truth.sum(1)), truth)
+    return per_stem(closed(stems[:, :, 0], truth.sum(1)), truth)
 
 
 def filtered(system: GmsdiSystem, truth: Tensor) -> np.ndarray:
@@ -126,29 +127,31 @@ class Room:
 
     @torch.no_grad()
     def coherence(self, given: Tensor, made: Tensor) -> np.ndarray:
+        """(song,), NaN where a side is silent."""
         sides = [resampled(side, self.rate, self.encoder.rate)[:, : self.encoder.window] for side in (given, made)]
-        return self.encoder.score(*sides).numpy()
+        silent = np.any([level_dbfs(side.numpy()) < AUDIBLE_DBFS for side in sides], axis=0)
+        return np.where(silent, np.nan, self.encoder.score(*sides).numpy())
 
 
 def generation(system: GmsdiSystem, others: Sequence[str], truth: Tensor, steps: int) -> None:
     names, room = system.names, Room(system.rate)
-    nothing = Context({}, {}, 1.0)
+    nothing, frames = Context({}, {}, 1.0), truth.shape[-1]
 
     def alone(how: System, name: str) -> list[Tensor]:
-        return [how.sample([name], nothing, seed=i, steps=steps)[0, 0] for i in range(len(truth))]
+        return [how.sample([name], nothing, seed=i, steps=steps)[0, 0, :frames] for i in range(len(truth))]
 
     weighted = replace(system, sources=Sources(system.sources.described, None, 2.0))
     real = room.frames(list(truth.sum(1)))
     print(f"| unconditional, {len(truth)} pieces, {steps} steps | FAD (COCOLA) of the sum of all sources |\n|---|--:|")
     for gamma in (0.1, 0.3, 1.0, 3.0, 100.0):
         sums = [
-            replace(system, gamma=gamma).sample(names, nothing, seed=i, steps=steps).sum(0)[0]
+            replace(system, gamma=gamma).sample(names, nothing, seed=i, steps=steps).sum(0)[0, :frames]
             for i in range(len(truth))
         ]
         print(f"| GMSDI, gamma {gamma:g} | {room.distance(room.frames(sums), real)} |", flush=True)
     for other in others:
         joint = stemwise.load(other, "cpu").system
-        sums = [joint.sample(joint.names, nothing, seed=i, steps=steps).sum(0)[0] for i in range(len(truth))]
+        sums = [joint.sample(joint.names, nothing, seed=i, steps=steps).sum(0)[0, :frames] for i in range(len(truth))]
         print(f"| {other} | {room.distance(room.frames(sums), real)} |", flush=True)
     print(f"\n| single sources: FAD (COCOLA) | {' | '.join(names)} |\n|---|" + "--:|" * len(names))
     sources = {"GMSDI": system, "GMSDI, negative words, guidance 2": weighted}
@@ -161,8 +164,9 @@ def generation(system: GmsdiSystem, others: Sequence[str], truth: Tensor, steps:
 
 
 def accompaniment(systems: dict[str, System], truth: Tensor, steps: int) -> None:
-    """Bass and drums are given; the rest is made, is another song's, or is the song's own."""
-    room = Room(next(iter(systems.values())).rate)
+    """Bass and drums are given, as much as a system hears at once; the rest is made, is another song's, or is the song's own."""
+    room, frames = Room(next(iter(systems.values())).rate), min(how.window for how in systems.values())
+    long, truth = truth, truth[..., :frames]
     real = room.frames(list(truth.sum(1)))
     names = next(iter(systems.values())).names
     given = [k for k, name in enumerate(names) if name in ("bass", "drums")]
@@ -170,11 +174,10 @@ def accompaniment(systems: dict[str, System], truth: Tensor, steps: int) -> None
 
     def made_by(how: System) -> Tensor:
         made = []
-        for i, one in enumerate(truth):
-            surplus = how.window - one.shape[-1]
-            known = {names[k]: torch.nn.functional.pad(one[k, None], (0, surplus)) for k in given}
+        for i, one in enumerate(long):
+            known = {names[k]: one[k, None, : how.window] for k in given}
             signals = how.sample([names[k] for k in rest], Context(known, {}, 1.0), seed=i, steps=steps)
-            made.append(signals.sum(0)[0, : one.shape[-1]])
+            made.append(signals.sum(0)[0, :frames])
         return torch.stack(made)
 
     heard, own = truth[:, given].sum(1), truth[:, rest].sum(1)
@@ -185,11 +188,16 @@ def accompaniment(systems: dict[str, System], truth: Tensor, steps: int) -> None
     print(
         "\n| accompaniment of bass and drums | sub-FAD (COCOLA) | COCOLA | minus another song's stems | relation |\n|---|--:|--:|--:|---|"
     )
+    beside = scores["another song's stems"]
     for name, signal in made.items():
-        against = paired(scores[name], scores["another song's stems"]).difference
+        heard_both = np.isfinite(scores[name]) & np.isfinite(beside)
+        against = paired(scores[name][heard_both], beside[heard_both]).difference
         says = "" if name == "another song's stems" else f"{against} | {verdict(against.low, against.high)}"
         distance = room.distance(room.frames(list(heard + signal)), real)
-        print(f"| {name} | {distance} | {bootstrap(scores[name])} | {says or '| '} |", flush=True)
+        silent = int(np.isnan(scores[name]).sum())
+        label = f"{name} ({silent} silent)" if silent else name
+        scored = bootstrap(scores[name][np.isfinite(scores[name])])
+        print(f"| {label} | {distance} | {scored} | {says or '| '} |", flush=True)
 
 
 def cost(system: GmsdiSystem, repeats: int = 5) -> None:
@@ -236,13 +244,14 @@ def main() -> None:
     system = opened(args.model)
     if args.cost:
         return cost(system)
-    truth = windows(args.choose or args.songs, system.prior, args.count, system.window)
+    others = {other: stemwise.load(other, "cpu").system for other in args.others}
+    longest = max(how.window for how in (system, *others.values())) if args.accompaniment else system.window
+    truth = windows(args.choose or args.songs, system.prior, args.count, longest)
     if args.choose:
         choose(system, truth)
     elif args.generation:
         generation(system, args.others, truth, args.steps)
     elif args.accompaniment:
-        others = {other: stemwise.load(other, "cpu").system for other in args.others}
         accompaniment({"GMSDI": system, **others}, truth, args.steps)
     else:
         separation(system, args.others, truth, args.gibbs)

@@ -277,9 +277,10 @@ def test_what_the_model_does_not_know_is_not_silently_unheard(run: Run, here: Pa
     run("separate", "song.wav", "--two-stems", "drums", "-o", "two")
     said = run("edit", "two/tiny/song", "--replace", "drums", code=2).stderr
     assert "cannot hear no_drums" in said
-    run("edit", "two/tiny/song", "--extract", "no_drums", "-o", "rest")
+    run("edit", "two/tiny/song", "--extract", "no_drums", "-o", "rest", "--seed", "3")
     rest = json.loads((here / "rest/tiny/song-extract-no_drums/manifest.json").read_text())
     assert list(rest["stems"]) == ["no_drums"]
+    assert rest["seed"] == 0 and "steps" not in rest["parameters"], "nothing was made"
     run("edit", "two/tiny/song", "--remove", "drums")
     said = run("accompany", "two/tiny/song", "--want", "drums", code=2).stderr
     assert "nothing is left" in said

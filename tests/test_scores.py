@@ -161,6 +161,16 @@ def test_a_shifted_stem_is_found_and_one_in_place_is_left() -> None:
         search_offset({**STEMS, "piano": 0 * STEMS["piano"]}, "piano", grid, rate=RATE, how=HOW)
 
 
+def test_a_stem_is_never_moved_into_silence() -> None:
+    """To an encoder silence is as loud as anything."""
+    stems = song(40.0)
+    piano = np.zeros_like(stems["piano"])
+    piano[..., 14 * RATE : 26 * RATE] = stems["piano"][..., 14 * RATE : 26 * RATE]
+    grid = Grid((-8.0, -0.25, 0.0, 0.25, 8.0))
+    offset = search_offset({**stems, "piano": piano}, "piano", grid, rate=RATE, how=HOW, windows=4)
+    assert {move.seconds for move in offset.moves} == {-0.25, 0.0, 0.25}
+
+
 def test_progress_is_told_and_can_cancel() -> None:
     told: list[float] = []
     score(

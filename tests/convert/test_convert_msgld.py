@@ -102,6 +102,12 @@ def test_codec_files_become_a_codec(state: State, tmp_path: Path) -> None:
     with torch.no_grad():
         mean, _ = module.posterior(inputs["log_mel"][:, 0])
     close(mean, tensors("checkpoint/expected")["moments"][:, :8])
+    torch.save({"generator": vocoder}, tmp_path / "codec" / "older.pt")
+    with pytest.raises(
+        ModelError, match=r"several checkpoints of the vocoder \(hifigan-ckpt.ckpt, older.pt\); keep one"
+    ):
+        convert_msgld(tmp_path / "codec", tmp_path / "other")
+    (tmp_path / "codec" / "older.pt").unlink()
     (tmp_path / "codec" / "hifigan-ckpt.ckpt").unlink()
     with pytest.raises(ModelError, match="no checkpoint of the vocoder"):
         convert_msgld(tmp_path / "codec", tmp_path / "other")

@@ -10,8 +10,9 @@ import pytest
 import torch
 from small_songs import STEMS, blurred, read, write_songs
 
+import plain_encoder
 from stemwise.errors import EvaluationError, ModelError, QueryError, SongError
-from stemwise.evaluate import Entrant, Protocol, Question, SystemSection, entrant, evaluate, figures
+from stemwise.evaluate import Entrant, Protocol, Question, SystemSection, entrant, evaluate, figures, systems
 from stemwise.evaluate.baselines import best_of, energy, ground_truth, oracle_mask, random_submix
 from stemwise.evaluate.questions import ask
 from stemwise.evaluate.systems import outputs
@@ -152,3 +153,17 @@ def test_unknown_systems_are_named_with_what_there_is(songs: list[Song], tmp_pat
     with pytest.raises(QueryError, match="cannot be called 'a/b'"):
         entrant(SystemSection(system="ground-truth", name="a/b"), songs, ACCOMPANY)
     assert ground_truth(first(songs[0])).names == STEMS
+
+
+def test_candidates_for_nothing_that_was_heard_are_ranked_by_how_their_stems_fit(
+    songs: list[Song], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stemwise.scores.Listening.encoder", lambda _: plain_encoder.PlainEncoder())
+    stems = plain_encoder.song(11.0)
+    real, silent = (
+        Audio.of({name: gain * stem[None] for name, stem in stems.items()}, plain_encoder.RATE) for gain in (1.0, 1e-9)
+    )
+    question = first(songs[0], Protocol(task="generate", metrics=["coherence"], chunks={"seconds": 0.5, "per_song": 1}))
+    assert not question.query.heard
+    rank = systems._coherence("cpu", {})
+    assert rank(question, real) > rank(question, silent) == float("-inf")

@@ -74,6 +74,20 @@ def test_finished_songs_of_other_settings_are_refused(tmp_path: Path, change: di
         list(write_songs(tmp_path, [1], **asked | change))
 
 
+def test_a_folder_is_not_continued_with_other_fonts_or_by_another_composer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"fonts": "builtin", "rate": RATE, "seconds": 2.0}
+    (song,) = write_songs(tmp_path, [1], **asked)
+    about = json.loads((song / "song.json").read_text())
+    (song / "song.json").write_text(json.dumps({**about, "palette": "of another machine"}))
+    with pytest.raises(SongError, match="made with other builtin fonts than are installed"):
+        list(write_songs(tmp_path, [1, 2], **asked))
+    monkeypatch.setattr(write, "COMPOSER", write.COMPOSER + 1)
+    with pytest.raises(SongError, match=f"made with composer {write.COMPOSER - 1}"):
+        list(write_songs(tmp_path, [1], **asked))
+
+
 def test_a_look_at_the_fonts_is_one_where_a_song_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
     monkeypatch.setattr(write, "palette", lambda *_, log: log("a look") or built_in_palette())

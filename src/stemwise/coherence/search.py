@@ -51,7 +51,7 @@ def scores_of_moves(
     direction: Direction = "context first",
     transpose: Transpose | None = None,
 ) -> NDArray[np.float64]:
-    """Scores (semitone, shift, pair) of the context with the moved stem.
+    """Scores (semitone, shift, pair) of the context with the moved stem; NaN where it is moved into silence.
 
     Args:
         encoder: the model.
@@ -75,6 +75,8 @@ def scores_of_moves(
         )
         for i, made in enumerate(others):
             scores[i, :, k] = similarities(encoder, h, made, direction)[0]
+        levels = [level_dbfs(stem[begin : begin + encoder.window]) for begin in begins]
+        scores[:, np.array(levels) < AUDIBLE_DBFS, k] = np.nan
     return scores
 
 

@@ -106,9 +106,10 @@ def edit(
         known_names(names, (*loaded.stems, *_others(inputs, loaded)), f"the model {loaded.name} has")
     place = place_of(out, loaded, filename, how, skip_existing=skip_existing, overwrite=overwrite)
     parameters: dict[str, Any] = {verb: list(names) for verb, names in asked.items() if names}
+    making = not (asked["remove"] or asked["extract"])  # else steps and seed change nothing
     parameters |= {
         "span": list(seconds) if seconds else None,
-        "steps": taken,
+        **({"steps": taken} if making else {}),
         "evaluations": spent,
         **wishes,
     }
@@ -122,7 +123,7 @@ def edit(
         raise typer.Exit(conclude(voice, "edit", [outcome for outcomes in each for outcome in outcomes]))
 
     def work(item: Item) -> Outcome:
-        made = Made("edit", loaded.name, {MIX: item.source}, seed, parameters)
+        made = Made("edit", loaded.name, {MIX: item.source}, seed if making else 0, parameters)
 
         def make(folder: Path) -> tuple[Files, dict[str, object]]:
             source = _heard(item.source, loaded)

@@ -80,9 +80,9 @@ def fad(
             document |= _distances(real, songs, seed)
         except MetricError as error:
             raise MetricError(f"{generated}: {error}") from error
-        low, high = document["interval"]
+        interval = "" if document["interval"] is None else " [{:.4f}, {:.4f}]".format(*document["interval"])
         voice.say(
-            f"FAD {document['fad']:.4f} [{low:.4f}, {high:.4f}] ({network.name}; {document['songs']} songs, "
+            f"FAD {document['fad']:.4f}{interval} ({network.name}; {document['songs']} songs, "
             f"{document['generated_frames']} frames)"
         )
         _extra(document, voice, real, songs, (smallest or 500) if infinity else None, per_song, seed)
@@ -95,7 +95,8 @@ def _distances(real: Gaussian, songs: dict[str, Floats32], seed: int) -> dict[st
     found = frechet_interval(real, list(songs.values()), seed=seed)
     frames = sum(map(len, songs.values()))
     return {
-        "fad": found.mean, "interval": [found.low, found.high], "level": found.level, "songs": found.count,
+        "fad": found.mean, "interval": [found.low, found.high] if found.count > 1 else None, "level": found.level,
+        "songs": found.count,
         "generated_frames": frames,
     }  # fmt: skip
 

@@ -57,7 +57,8 @@ def rolls(
 
     from stemwise.audio_io.folders import Existing, output_folder
     from stemwise.commands.produce import refuse_foreign
-    from stemwise.loading import load_rolls
+    from stemwise.loading import folder_of, load_rolls, name_of
+    from stemwise.outputs import model_digest
     from stemwise.songs.phrases import RollOptions, RollWindows
     from stemwise.stems import Rolls
     from stemwise.symbolic.triples import write_triple
@@ -85,7 +86,17 @@ def rolls(
             truths.append(original.sounding())
             made.append(separated.sounding())
         figures = _figures(torch.cat(truths), torch.cat(made), layout.stems)
-        document = {"out": str(out), "windows": count, **figures}
+        settings = {
+            "model": name_of(folder_of(model)),
+            "model_sha256": model_digest(folder_of(model)),
+            "source": source.resolve().name,
+            "split": split,
+            "split_seed": split_seed,
+            "steps": steps or system.steps,
+            "seed": seed,
+            "published": published,
+        }
+        document = {"out": str(out), "windows": count, **settings, **figures}
         (folder / FIGURES).write_text(
             json.dumps({"format": 1, "verb": "rolls", **document}, indent=2) + "\n", encoding="utf-8"
         )

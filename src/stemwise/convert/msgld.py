@@ -111,21 +111,26 @@ def _codec(folder: Path) -> tuple[MelVae, dict[str, Any]]:
     vae: Mapping[str, Tensor] = {}
     vocoder: Mapping[str, Tensor] = {}
     files = sorted([*folder.glob("*.ckpt"), *folder.glob("*.pt")])
+    holding: dict[str, list[str]] = {"autoencoder": [], "vocoder": []}
     for file in files:
         document = read_pickle(file, "MSG-LD", _GIVE)
         whole = _tensors(document.get("state_dict"))
         if "generator" in document:
             vocoder = _tensors(document["generator"])
+            holding["vocoder"].append(file.name)
         elif any(name.startswith("encoder.") for name in whole):
             vae = _parts(whole, "", "vocoder.")[0]
-    for what, found in (("autoencoder", vae), ("vocoder", vocoder)):
-        if not found:
-            named = ", ".join(file.name for file in files) or "nothing"
-            raise ModelError(f"{folder}: no checkpoint of the {what} (.ckpt, .pt); found {named}")
+            holding["autoencoder"].append(file.name)
+    for what, names in holding.items():
+        if not names:
+            found = ", ".join(file.name for file in files) or "nothing"
+            raise ModelError(f"{folder}: no checkpoint of the {what} (.ckpt, .pt); found {found}")
+        if len(names) > 1:
+            raise ModelError(f"{folder}: several checkpoints of the {what} ({', '.join(names)}); keep one")
     with torch.device("meta"):
         module = MelVae(_codec_config(vae, vocoder, folder))
     _load_codec(module, vae, vocoder, folder)
-    return module, {"converted_from": [file.name for file in files]}
+    return module, {"converted_from": sorted(name for names in holding.values() for name in names)}
 
 
 def _tensors(state: object) -> dict[str, Tensor]:

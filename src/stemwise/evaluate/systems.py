@@ -184,12 +184,15 @@ def _model(name: str, section: SystemSection, protocol: Protocol, device: str) -
 
 
 def _coherence(device: str, weights: Mapping[str, Path]) -> Any:
-    from stemwise.scores import Listening, score
+    from stemwise.scores import Listening, score, score_stems
 
     how = Listening(Listening(weights.get("cocola", "cocola"), device).encoder())
 
     def rank(question: Question, answer: Audio) -> float:
         try:
+            if not question.query.heard:
+                fit = score_stems(answer, how=how).coherence
+                return float("-inf") if fit is None else fit
             heard = Take(question, answer).heard()
             return score(heard, answer[question.query.wanted][0], rate=answer.rate, how=how).coherence.mean
         except ScoreError:

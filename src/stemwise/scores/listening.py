@@ -119,7 +119,8 @@ def search_offset(
 ) -> Offset:
     """Find the move in time and pitch with which a stem fits best to the sum of `context` (all others).
 
-    Every move is tried on the same `windows` windows, spread over the song. A model that hears semitones in a channel of
+    Every move is tried on the same `windows` windows, spread over the song; one after which the stem is silent in any of
+    them is left out. A model that hears semitones in a channel of
     their own transposes there. For others copies pass through a phase vocoder, which blurs onsets and costs them much
     of their score: shifts are found more surely than transpositions.
 
@@ -150,6 +151,7 @@ def search_offset(
         Move(shift, semitones, float(table[i, j].mean()), bootstrap(table[i, j] - base, level=level))
         for i, semitones in enumerate(grid.semitones)
         for j, shift in enumerate(grid.shifts)
+        if np.isfinite(table[i, j]).all()
     ]
     return Offset(tuple(sorted(moves, key=lambda move: -move.score)), len(pairs))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -38,6 +39,11 @@ class Palette:
     gate: float = 0.0
     grit: float = 0.0
     mixed: bool = False
+
+    @property
+    def digest(self) -> str:
+        """What tells these fonts, in their order, from others: the same seed draws other sounds from others."""
+        return hashlib.sha256("".join(font.sha256 for font in self.fonts).encode()).hexdigest()[:16]
 
     @property
     def melodic(self) -> tuple[Font, ...]:

@@ -65,7 +65,7 @@ def write_songs(
     set where a song is rendered. Raises SongError where the fonts are needed and not installed, or a folder holds
     something else or a song of other fonts, another rate or length; OSError where the folder cannot be written.
     """
-    sounds = None
+    sounds = known = None
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -73,16 +73,28 @@ def write_songs(
         for moved in (0,) if keys == 1 else key_shifts(seed, keys):
             folder = root / (work if keys == 1 else f"{work}{moved:+d}")
             if (folder / "song.json").is_file():
-                _check_same(folder, fonts, rate, seconds)
+                known = _check_same(folder, fonts, rate, seconds) or known
             else:
                 if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
                     raise SongError(
                         f"{folder}: is there, but is not a song of the composer. Move it, or write elsewhere."
                     )
                 sounds = sounds or palette(fonts, log=log)
+                if known not in (None, sounds.digest):
+                    raise SongError(
+                        f"{root}: its songs were made with other {fonts} fonts than are installed here; install the same, or "
+                        "give another folder"
+                    )
+                known = sounds.digest
                 piece = compose(seed, seconds=seconds).transposed(moved)
                 about = {} if keys == 1 else {"work": work, "transposed": moved, "unpitched": ["drums"]}
-                _write(folder, piece, render(piece, sounds, rate=rate), {"fonts": fonts, **about}, subtype)
+                _write(
+                    folder,
+                    piece,
+                    render(piece, sounds, rate=rate),
+                    {"fonts": fonts, "palette": known, **about},
+                    subtype,
+                )
             yield folder
 
 
@@ -110,11 +122,13 @@ def write_midi_songs(out: str | Path, seeds: Iterable[int], *, seconds: float = 
         yield file
 
 
-def _check_same(folder: Path, fonts: Sounds, rate: int, seconds: float) -> None:
-    """Raise SongError where the song of a folder was not made with these fonts, at this rate, of this length."""
+def _check_same(folder: Path, fonts: Sounds, rate: int, seconds: float) -> str | None:
+    """Raise SongError where the song of a folder was not made by this composer with these fonts, at this rate, of this
+    length; else its palette, where it says.
+    """
     try:
         about = json.loads((folder / "song.json").read_text(encoding="utf-8"))
-        made = (about["fonts"], about["rate"], about["frames"])
+        made = (about["fonts"], about["rate"], about["frames"], about.get("composer", COMPOSER))
         length = made[2] / made[1]
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise SongError(
@@ -126,11 +140,14 @@ def _check_same(folder: Path, fonts: Sounds, rate: int, seconds: float) -> None:
             (f"{made[0]} fonts", made[0] == fonts),
             (f"{made[1]} Hz", made[1] == rate),
             (f"{length:g} s", made[2] == round(seconds * made[1])),
+            (f"composer {made[3]}, which is {COMPOSER} now", made[3] == COMPOSER),
         )
         if not same
     ]
     if differing:
         raise SongError(f"{folder}: made with {', '.join(differing)}; give another folder, or --first")
+    palette = about.get("palette")
+    return None if palette is None else str(palette)
 
 
 def _check_length(file: Path, seconds: float) -> None:
