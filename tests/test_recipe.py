@@ -41,6 +41,7 @@ def test_shipped_recipes_are_valid(file: Path, tmp_path: Path, monkeypatch: pyte
 def test_comes_back_complete_and_round_trips(recipe: Path, tmp_path: Path) -> None:
     sets = "data.train=[a, {path: b, split: train, stems: {bass: [bass, contrabass]}, rest: drop}]"
     read = load_recipe(recipe, ["model.config.inner.width=7", "optim.lr=1e-3", "data.valid=a", sets])
+    assert load_recipe(recipe, ["data.valid=null"]).data.valid == []
     assert read.model.config == {
         "stems": ["bass", "drums"], "rate": 8000, "window": 256, "explode_at": -1, "noise": 1.0, "dropout": 0.2,
         "inner": {"width": 7},

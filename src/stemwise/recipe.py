@@ -142,7 +142,7 @@ class NotesSection(Section):
 
 def _entries(value: Any) -> Any:
     """A path, a mapping, or a list of both -> a list of mappings."""
-    entries = value if isinstance(value, list) else [value]
+    entries = value if isinstance(value, list) else [] if value is None else [value]
     return [{"path": entry} if isinstance(entry, str | Path) else entry for entry in entries]
 
 

@@ -53,6 +53,14 @@ def test_from_songs_to_a_report(songs: Path, tmp_path: Path) -> None:
     assert len(json.loads(run("compare", "out/oracle-mask", "out/mixture-over-k", "--json").stdout)["figures"]) == 8
 
 
+def test_systems_of_other_songs_are_named_beside_the_report(songs: Path, tmp_path: Path) -> None:
+    run("evaluate", "oracle-mask", "--songs", songs, "-o", "out")
+    write_songs(tmp_path / "others", count=2)
+    more = run("evaluate", "ground-truth", "--songs", tmp_path / "others", "-o", "out", "--json")
+    assert more.exit_code == 0 and "out/oracle-mask: was evaluated on other songs" in more.stderr
+    assert [system["label"] for system in json.loads(more.stdout)["systems"]] == ["ground-truth"]
+
+
 def test_shards_write_no_report_before_the_end(songs: Path, tmp_path: Path) -> None:
     first = run("evaluate", "ground-truth", "--songs", songs, "-o", "out", "--shard", "1/2")
     assert first.exit_code == 0 and "1 song(s) are the other shards'" in first.stdout

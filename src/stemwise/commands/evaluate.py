@@ -236,7 +236,13 @@ def _conclude(
             "one place, run the same command without --shard: it writes the report"
         )
         return Code.FAILED if failed else Code.OK, {}
-    every = [*runs, *others(out, runs)]
+    beside, apart = others(out, runs)
+    for label in apart:
+        complain(
+            f"{out / label}: was evaluated on other songs or by another protocol, so it is not in this report; give another "
+            "folder (-o)"
+        )
+    every = [*runs, *beside]
     findings = check_relations(asked.relations, every) if all(run.finished() for run in every) else []
     tables = tables_of(every)
     text = write_report(out, every, tables, findings)

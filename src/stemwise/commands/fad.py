@@ -85,6 +85,11 @@ def fad(
             f"FAD {document['fad']:.4f}{interval} ({network.name}; {document['songs']} songs, "
             f"{document['generated_frames']} frames)"
         )
+        if document["generated_frames"] <= network.dimensions:
+            voice.say(
+                f"  fewer frames than the {network.dimensions} dimensions: compare only with distances of as many frames, and not "
+                "with 0"
+            )
         _extra(document, voice, real, songs, (smallest or 500) if infinity else None, per_song, seed)
     voice.hand_over("fad", document)
 

@@ -139,7 +139,7 @@ def plain_comparison(compared: Compared) -> dict[str, Any]:
 
 def number(value: float) -> str:
     """A figure with as many digits as it deserves."""
-    if abs(value) < 1e-9:  # rounding of a zero
+    if abs(value) < 1e-6:  # rounding of a zero
         return "0.00"
     return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
 

@@ -79,8 +79,10 @@ def document(runs: Sequence[Results], tables: Tables, findings: Sequence[Finding
     }
 
 
-def others(folder: Path, runs: Sequence[Results]) -> list[Results]:
-    """Systems that were evaluated into the same folder before, by the same protocol on the same songs."""
+def others(folder: Path, runs: Sequence[Results]) -> tuple[list[Results], list[str]]:
+    """Systems that were evaluated into the same folder before: by the same protocol on the same songs, and the names of those
+    that were not.
+    """
     labels = {run.label for run in runs}
     found = []
     for entry in sorted(folder.iterdir()):
@@ -88,8 +90,9 @@ def others(folder: Path, runs: Sequence[Results]) -> list[Results]:
             with contextlib.suppress(EvaluationError):  # of another version, or damaged: no reason to lose this report
                 found.append(read_results(entry))
     keys = ("protocol", "instruments", "songs", "files")
+    found = [run for run in found if run.label not in labels]
     alike = [run for run in found if all(run.settings[key] == runs[0].settings[key] for key in keys)]
-    return [run for run in alike if run.label not in labels]
+    return alike, [run.label for run in found if run not in alike]
 
 
 def _summary(runs: Sequence[Results], tables: Tables) -> list[str]:

@@ -29,7 +29,7 @@ from stemwise.evaluate.protocol import Protocol, protocol
 from stemwise.files import write_atomically
 from stemwise.runs import differences
 from stemwise.songs import Song
-from stemwise.songs.source import identity
+from stemwise.songs.source import content
 
 FORMAT = 1
 SETTINGS = "settings.json"
@@ -144,8 +144,8 @@ def describe(
 
 
 def _content(song: Song) -> str:
-    """What tells its files from others of their length: packed otherwise, the same song has another."""
-    found = sorted((stem, *map(identity, files)) for stem, files in song.stems.items())
+    """What tells its files from others: packed otherwise, the same song has another."""
+    found = sorted((stem, *map(content, files)) for stem, files in song.stems.items())
     return hashlib.blake2b(repr(found).encode(errors="backslashreplace"), digest_size=8).hexdigest()
 
 

@@ -54,7 +54,8 @@ def scan(path: Path | str) -> Scan:
     """Read the headers of every song below `path`. Raises SongError if it is no folder of sub-folders."""
     root = Path(path)
     if not root.is_dir():
-        raise SongError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; {_EXPECTED}")
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise SongError(f"{root}: {'is a file' if root.exists() else f'does not exist{where}'}; {_EXPECTED}")
     entries = sub_folders(root)
     if not entries:
         loose = any(is_audio(entry) for entry in root.iterdir())
