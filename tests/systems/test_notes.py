@@ -35,7 +35,7 @@ def asked(song: Question, steps: int = 1, seed: int | None = None, temperature: 
 
 def test_angles_are_worked_out_where_every_device_can(monkeypatch: pytest.MonkeyPatch) -> None:
     logspace = torch.logspace  # without a kernel on Apple's GPU, for which the device "meta" stands
-    monkeypatch.setattr(torch, "logspace", lambda *ends: logspace(*ends))
+    monkeypatch.setattr(torch, "logspace", lambda *ends, dtype: logspace(*ends, dtype=dtype))
     place = torch.zeros(3, device="meta")
     assert rotations(place, place, 16).device.type == "meta"
 
