@@ -133,9 +133,10 @@ class Room:
         return np.where(silent, np.nan, self.encoder.score(*sides).numpy())
 
 
-def generation(system: GmsdiSystem, others: Sequence[str], truth: Tensor, steps: int) -> None:
+def generation(system: GmsdiSystem, others: dict[str, System], truth: Tensor, steps: int) -> None:
     names, room = system.names, Room(system.rate)
-    nothing, frames = Context({}, {}, 1.0), truth.shape[-1]
+    nothing, frames = Context({}, {}, 1.0), min(how.window for how in (system, *others.values()))
+    truth = truth[..., :frames]
 
     def alone(how: System, name: str) -> list[Tensor]:
         return [how.sample([name], nothing, seed=i, steps=steps)[0, 0, :frames] for i in range(len(truth))]
@@ -149,13 +150,12 @@ def generation(system: GmsdiSystem, others: Sequence[str], truth: Tensor, steps:
             for i in range(len(truth))
         ]
         print(f"| GMSDI, gamma {gamma:g} | {room.distance(room.frames(sums), real)} |", flush=True)
-    for other in others:
-        joint = stemwise.load(other, "cpu").system
+    for other, joint in others.items():
         sums = [joint.sample(joint.names, nothing, seed=i, steps=steps).sum(0)[0, :frames] for i in range(len(truth))]
         print(f"| {other} | {room.distance(room.frames(sums), real)} |", flush=True)
     print(f"\n| single sources: FAD (COCOLA) | {' | '.join(names)} |\n|---|" + "--:|" * len(names))
     sources = {"GMSDI": system, "GMSDI, negative words, guidance 2": weighted}
-    sources |= {other: stemwise.load(other, "cpu").system for other in others}  # type: ignore[dict-item]
+    sources |= others  # type: ignore[arg-type]
     sounding = {name: [one[k] for one in truth if level(one[k]) > 2e-3] for k, name in enumerate(names)}
     stems = {name: room.frames(parts) for name, parts in sounding.items()}
     for label, how in sources.items():
@@ -250,7 +250,7 @@ def main() -> None:
     if args.choose:
         choose(system, truth)
     elif args.generation:
-        generation(system, args.others, truth, args.steps)
+        generation(system, others, truth, args.steps)
     elif args.accompaniment:
         accompaniment({"GMSDI": system, **others}, truth, args.steps)
     else:

@@ -20,6 +20,7 @@ from stemwise.commands.midi import midi_file
 from stemwise.errors import MidiFileError, QueryError
 from stemwise.songs.synthetic import compose, write_midi
 from stemwise.symbolic import multiset, read_midi
+from stemwise.symbolic.midi import events_lost
 from stemwise.symbolic.picture import draw
 from tiny_band import RATE, music, write_tiny_band
 from tiny_notes import tiny_assigner
@@ -437,3 +438,19 @@ def test_controllers_that_no_track_keeps_are_counted(separated: Separate, tmp_pa
     score.dump_midi(str(tmp_path / "hands.mid"))
     _, manifest = separated("--present", "piano", source=tmp_path / "hands.mid")
     assert manifest["events_lost"] == {"controller": 3}
+    music = read_midi(tmp_path / "hands.mid")
+    right = music.notes[music.notes["track"] == 1]
+    assert events_lost(music, {"piano": right[:2], "guitar": right[2:]}) == {"controller": 3}, "counted once a track"
+
+
+def test_what_accompanies_keeps_all_events_in_their_order(rolls: Path, tmp_path: Path) -> None:
+    texts = [b"\xff\x01\x02" + name for name in (b"zz", b"aa", b"mm", b"aa", b"bb")]
+    held = [(0, b"\xb0\x40\x7f"), *((0, text) for text in texts)]
+    (tmp_path / "part.mid").write_bytes(file_of(*held, ON, OFF))
+    done = run(
+        "accompany", f"bass={tmp_path / 'part.mid'}", "--model", rolls, "--want", "drums", "-o", tmp_path, "--json"
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["outcomes"][0]["manifest"]["events_lost"] == {}
+    made = read_midi(tmp_path / "tiny-rolls" / "part" / "part.mid")
+    assert [event for _, event in made.census.kept] == texts

@@ -183,6 +183,8 @@ def test_which_folder_is_one_song(tmp_path: Path) -> None:
         ("mix", ("mix.wav", "notes.wav"), True),
         ("album", ("bass.wav", "intro.wav"), False),
         ("vocals", ("bass.wav", "guitar.wav", "vocals.wav"), True),
+        ("half", ("bass.wav", "drums.wav", "intro.wav", "outro.wav"), False),
+        ("sums", ("bass.wav", "drums.wav", "instrumental.wav", "no_bass.wav"), True),
         ("loops", ("bass.wav", "drums.wav", "hat.wav", "kick.wav", "pad.wav"), False),
         ("single", ("piano.wav",), False),
         ("empty", (), False),
@@ -211,9 +213,11 @@ def test_input_hash_of_a_folder_changes_with_any_file(made: Path) -> None:
     assert describe_input(made)["sha256"] != before["sha256"]
 
 
-def test_the_mixture_of_a_folder_is_all_that_lies_in_it(tmp_path: Path) -> None:
+def test_the_mixture_of_a_folder_is_all_in_it_that_is_no_sum(tmp_path: Path) -> None:
     signals = [music(0.5, seed=seed, rate=RATE) for seed in range(3)]
-    for name, signal in zip(("bass", "guitar", "vocals"), signals):
+    for name, signal in zip(
+        ("bass", "guitar", "vocals", "instrumental", "no_bass"), [*signals, signals[0], signals[1]]
+    ):
         write_audio(tmp_path / f"{name}.wav", signal, RATE)
     mix = put_mixture(read_folder(tmp_path, KNOWN), tmp_path / "sum" / "all.wav")
     np.testing.assert_allclose(read_audio(mix)[0], sum(signals), atol=1e-6)

@@ -374,9 +374,12 @@ class Model:
         """How much of the new is heard at each sample (frames,): 1 inside, 0 outside, short fades inside."""
         if span is None:
             return torch.ones(stems.frames, dtype=torch.float32)
-        if len(span) != 2:
+        try:
+            ends = [float(t) * stems.rate for t in span]
+        except (TypeError, ValueError) as error:
+            raise QueryError(f"the span is {span!r}; give its start and its end in seconds") from error
+        if len(ends) != 2:
             raise QueryError(f"the span is {span!r}; give its start and its end in seconds")
-        ends = [t * stems.rate for t in span]
         start, end = map(round, ends) if all(map(math.isfinite, ends)) else (0, 0)
         if 0 <= ends[0] < ends[1] < math.inf and start == end < stems.frames:
             raise QueryError(f"the span {span[0]:g}:{span[1]:g} holds no sample at {stems.rate} Hz; make it longer")

@@ -32,6 +32,7 @@ from stemwise.audio_io.mpeg import bit_rate
 from stemwise.audio_io.writing import is_file_name
 from stemwise.errors import AudioFileError
 from stemwise.files import digest, sha256
+from stemwise.songs.folder import COMPLEMENTS
 from stemwise.stems import Audio
 from stemwise.symbolic.midi import is_midi
 
@@ -254,17 +255,23 @@ def read_folder(folder: Path, known: Collection[str]) -> StemFolder:
             f"{folder}: no stems in this folder. Expected a {MANIFEST}, or files named after stems "
             f"({', '.join(f'{name}.wav' for name in known)}) or mix.wav."
         )
-    unknown = [file for name, file in audio.items() if name not in stems and name not in MIX_NAMES]
+    unknown = [
+        file for name, file in audio.items() if name not in stems and name not in MIX_NAMES and not _is_sum(name)
+    ]
     return StemFolder(folder, stems, mix, None, unknown)
 
 
 def is_stem_folder(folder: Path, known: Collection[str]) -> bool:
-    """Whether a folder is one song rather than many: it has a manifest, a mix, or several stems and no more of anything else."""
+    """Whether a folder is one song rather than many: it has a manifest, a mix, or several stems and less of anything else."""
     if (folder / MANIFEST).is_file():
         return True
-    names = [file.stem.lower() for file in _audio_files(folder)]
+    names = [name for file in _audio_files(folder) if not _is_sum(name := file.stem.lower())]
     stems = set(names) & set(known)
-    return any(name in MIX_NAMES for name in names) or (len(stems) > 1 and 2 * len(stems) >= len(names))
+    return any(name in MIX_NAMES for name in names) or (len(stems) > 1 and 2 * len(stems) > len(names))
+
+
+def _is_sum(name: str) -> bool:
+    return name in COMPLEMENTS or name.startswith("no_")
 
 
 def load_stems(found: StemFolder) -> Audio:
@@ -325,7 +332,7 @@ def stem_slots(found: StemFolder) -> dict[str, Path]:
 
 
 def put_mixture(found: StemFolder, scratch: Path) -> Path:
-    """The file with a folder's mixture: its mix, or the sum of all that lies in it, written as `scratch` (a WAV)."""
+    """The file with a folder's mixture: its mix, or the sum of all in it that is no sum itself, written as `scratch` (a WAV)."""
     if found.mix is not None:
         return found.mix
     return write_sums(scratch.parent, {scratch.stem: [*found.stems.values(), *found.unknown]}).paths[scratch.stem]

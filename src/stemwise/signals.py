@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +55,10 @@ def plain(stems: Audio) -> Audio:
     data = _single(stems.data)
     for stem in data[0]:
         _sound(stem.numpy())
-    mixture = None if stems.mixture is None else _single(stems.mixture)
+    mixture = _single(stems.mixture) if stems.mixture is not None and stems.intact else None
     if mixture is not None:
         _sound(mixture[0].numpy())
-    return Audio(stems.names, data, _hertz(stems.rate), mixture, stems.missing)
+    return Audio(stems.names, data, _hertz(stems.rate), mixture)
 
 
 def _single(signal: Tensor) -> Tensor:
@@ -75,7 +74,11 @@ def _sound(signal: np.ndarray) -> np.ndarray:
 
 
 def _hertz(rate: float) -> int:
-    if not (isinstance(rate, Real) and math.isfinite(rate) and rate >= 1 and rate == int(rate)):
+    try:
+        whole = not isinstance(rate, str) and math.isfinite(rate) and rate >= 1 and rate == int(rate)
+    except TypeError:
+        whole = False
+    if not whole:
         raise QueryError(
             f"the rate is {repr(rate) if isinstance(rate, str) else rate} Hz; it must be a whole number, at least 1"
         )

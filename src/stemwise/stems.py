@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,9 +16,6 @@ Part = frozenset[str]
 """A set of stem names: one name is a stem, several are a sub-mix. Order comes from a `Stems`' names, never from a
 set.
 """
-
-_CHANGED = 1e-5
-"""Share of a mixture by which its stems may miss it more or less than at first: rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +31,8 @@ class Audio:
     data: Tensor
     rate: int
     mixture: Tensor | None = None
-    missing: float | None = field(default=None, repr=False)
-    """Root mean square of what the stems lacked of the mixture when it was given."""
+    seal: tuple[Tensor, bytes] | None = field(default=None, repr=False)
+    """The mixture with a digest of the sum of the stems when it was given."""
 
     def __post_init__(self) -> None:
         check_names(self.names)
@@ -46,8 +44,8 @@ class Audio:
         shape = (*self.data.shape[:1], *self.data.shape[2:])
         if self.mixture is not None and tuple(self.mixture.shape) != shape:
             raise QueryError(f"the mixture of these stems must have the shape {shape}; got {tuple(self.mixture.shape)}")
-        if self.mixture is not None and self.missing is None:
-            object.__setattr__(self, "missing", _rms(self.data.sum(1) - self.mixture))
+        if self.mixture is not None and (self.seal is None or self.seal[0] is not self.mixture):
+            object.__setattr__(self, "seal", (self.mixture, _digest(self.data.sum(1))))
 
     @classmethod
     def of(cls, stems: Mapping[str, Tensor | np.ndarray], rate: int) -> Audio:
@@ -81,11 +79,12 @@ class Audio:
 
     def mix(self) -> Tensor:
         """The sum of all stems (batch, channel, time), a tensor of its own; as it is known, if the stems are as they were."""
-        total = self.data.sum(1)
-        if self.mixture is None or self.missing is None:
-            return total
-        changed = abs(_rms(total - self.mixture) - self.missing)
-        return total if changed > _CHANGED * _rms(self.mixture) else self.mixture.clone()
+        return self.mixture.clone() if self.mixture is not None and self.intact else self.data.sum(1)
+
+    @property
+    def intact(self) -> bool:
+        """Whether the stems sum to what they did when their mixture was given."""
+        return self.seal is not None and self.seal[1] == _digest(self.data.sum(1))
 
     def select(self, names: str | Iterable[str]) -> Audio:
         """The named stems alone, in the order asked for."""
@@ -143,8 +142,9 @@ class Rolls:
         return replace(self, names=chosen, data=self.data[:, [index(name, self.names) for name in chosen]])
 
 
-def _rms(signal: Tensor) -> float:
-    return float(torch.linalg.vector_norm(signal.detach())) / max(1, signal.numel()) ** 0.5
+def _digest(signal: Tensor) -> bytes:
+    plain = signal.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.blake2b(plain.numpy().data, digest_size=16).digest()
 
 
 def indices(part: str | Iterable[str], names: Sequence[str]) -> list[int]:

@@ -141,9 +141,13 @@ def test_songs_with_more_stems_than_musdb_are_read_as_a_folder(tmp_path: Path) -
     trees.write(song / "instrumental.wav", trees.noise(channels=2), 44100)
     assert layouts.scan_any(tmp_path).layout == "musdb"
     trees.write(song / "guitar.wav", trees.noise(channels=2), 44100)
+    found = layouts.scan_any(tmp_path)  # one song does not make another data set of it
+    assert found.layout == "musdb"
+    assert "has guitar.wav, which MUSDB18 has not" in reasons(found.problems)["Ünal & Søn - Café"]
+    for other in song.parent.parent.glob("*/*"):
+        trees.write(other / "guitar.wav", trees.noise(channels=2), 44100)
     found = layouts.scan_any(tmp_path)
     assert found.layout == "folder" and "guitar" in by_name(found)["test/Ünal & Søn - Café"].stems  # type: ignore[attr-defined]
-    assert "has guitar.wav, which MUSDB18 has not" in reasons(musdb.scan(tmp_path).problems)["Ünal & Søn - Café"]
 
 
 def test_musdb_compressed_is_read_by_seeking(tmp_path: Path) -> None:
@@ -329,6 +333,19 @@ def test_lakh_recordings_that_share_a_content_are_one_song(tmp_path: Path) -> No
     assert all(
         len({s.metadata["split"] for s in lakh.lakh(tmp_path, seed) if s.file.stem[0] != "e"}) == 1 for seed in range(9)
     )
+
+
+def test_files_of_a_song_follow_those_in_a_split(tmp_path: Path) -> None:
+    for number, place in enumerate((f"test/TR{1:016d}/a", f"rest/TR{1:016d}/b", f"rest/TR{2:016d}/c")):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{place}.mid").write_bytes(trees.midi_bytes(60 + number))
+    for seed in range(20):
+        splits = {song.file.stem: song.metadata["split"] for song in lakh.lakh(tmp_path, seed)}
+        assert (splits["a"], splits["b"]) == ("test", "test")
+    (tmp_path / f"train/TR{1:016d}").mkdir(parents=True)
+    (tmp_path / f"train/TR{1:016d}/d.mid").write_bytes(trees.midi_bytes(70))
+    splits = {song.file.stem: song.metadata["split"] for song in lakh.lakh(tmp_path)}
+    assert (splits["a"], splits["b"], splits["d"]) == ("test", "omitted", "train"), "published splits stand"
 
 
 def test_a_chain_of_false_matches_is_for_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

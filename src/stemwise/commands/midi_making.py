@@ -173,7 +173,10 @@ def _together(scores: Sequence[Music]) -> Music:
             getattr(score, kind).extend(next((its for m in scores if len(its := getattr(m.score, kind))), ()))
     for other in scores[1:]:
         score.tracks.extend(other.score.tracks)
-    kept = sorted({event for census in censuses for event in census.kept}, key=lambda event: event[0])
+    kept = list(censuses[0].kept)
+    for census in censuses[1:]:  # what a file repeats is its own; what files share is said once
+        kept += [event for event in census.kept if event not in kept]
+    kept.sort(key=lambda event: event[0])
     lost, following = (
         dict(sum((Counter(getattr(census, kind)) for census in censuses), Counter())) for kind in ("lost", "following")
     )
@@ -266,7 +269,7 @@ def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Vi
 
     from stemwise.files import write_atomically
     from stemwise.symbolic import Instrument
-    from stemwise.symbolic.midi import events_lost, written
+    from stemwise.symbolic.midi import written
 
     name = Path(item.track).name
     write_atomically(folder / f"{name}.mid", written(music.score, music.census))
@@ -296,7 +299,7 @@ def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Vi
         "seconds": round(float(music.seconds(ends.max())), 3) if len(ends) else 0.0,
         "ticks_per_quarter": music.tpq,
         "notes": len(music.notes),
-        "events_lost": events_lost(music, heard),
+        "events_lost": music.census.lost,
         **(views.add(music, heard, instruments, folder, name) if heard else {}),
     }
 

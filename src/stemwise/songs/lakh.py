@@ -88,6 +88,12 @@ def scan(root: Path, seed: int = 0, suffixes: Collection[str] = SUFFIXES) -> Sca
     drawn = {
         song: "train" if most > max(CHAIN, len(found) // 100) else by_name(song, seed) for song, most in files.items()
     }
+    published: dict[str, set[str]] = {}
+    for _, file, song in found:
+        if (split := splits[file]) not in (None, "omitted"):
+            published.setdefault(one[song], set()).add(split)
+    # a song's other files go where those of it are that lie in a split; where these are in several, nowhere
+    drawn |= {song: min(its) if len(its) == 1 else "omitted" for song, its in published.items()}
     songs = tuple(
         MidiSong(name, file, {"song": one[song], "split": splits[file] or drawn[one[song]]})
         for name, file, song in sorted(found, key=lambda entry: entry[1])

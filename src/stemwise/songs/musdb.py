@@ -60,7 +60,7 @@ def recognises(places: list[Path]) -> bool:
         if place.suffix.lower() in AUDIO and " - " in place.parent.name:
             inside.setdefault(place.parent, set()).add(place.stem)
     whole = [names - _KNOWN for names in inside.values() if names >= {"mixture", *STEMS}]
-    return any(place.name.endswith(SUFFIX) for place in places) or (bool(whole) and not any(whole))
+    return any(place.name.endswith(SUFFIX) for place in places) or any(not more for more in whole)
 
 
 def scan(root: Path) -> Scan:

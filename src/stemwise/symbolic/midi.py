@@ -153,8 +153,8 @@ def assembled(music: Music, parts: Mapping[str, Notes], instruments: Sequence[In
             track = symusic.Track(name + suffix, one.program, one.drums)
             track.notes = symusic_notes(lane)
             if source is not None:
-                track.controls.extend(source.controls)
-                track.pitch_bends.extend(source.pitch_bends)
+                track.controls.extend(music.score.tracks[source].controls)
+                track.pitch_bends.extend(music.score.tracks[source].pitch_bends)
             score.tracks.append(track)
     if len(score.tracks):
         for source in music.score.tracks:
@@ -164,8 +164,8 @@ def assembled(music: Music, parts: Mapping[str, Notes], instruments: Sequence[In
 
 def events_lost(music: Music, parts: Mapping[str, Notes]) -> dict[str, int]:
     """How many events of `music` the tracks for `parts` do not hold, by kind (see `assembled`)."""
-    sources = [source for notes in parts.values() if (source := _source(music, notes)) is not None]
-    used = {id(source): source for source in sources}.values()
+    numbers = {number for notes in parts.values() if (number := _source(music, notes)) is not None}
+    used = [music.score.tracks[number] for number in sorted(numbers)]
     there = {
         "controller": sum(len(track.controls) for track in used),
         "pitch bend": sum(len(track.pitch_bends) for track in used),
@@ -174,10 +174,10 @@ def events_lost(music: Music, parts: Mapping[str, Notes]) -> dict[str, int]:
     return {**music.census.lost, **left}
 
 
-def _source(music: Music, notes: Notes) -> Any | None:
-    """The track of a file that most of a part's notes come from."""
+def _source(music: Music, notes: Notes) -> int | None:
+    """The number of the track of a file that most of a part's notes come from."""
     number = int(np.bincount(notes["track"]).argmax()) if len(notes) else 0
-    return music.score.tracks[number] if number < len(music.score.tracks) else None
+    return number if number < len(music.score.tracks) else None
 
 
 def symusic_notes(notes: Notes) -> Any:

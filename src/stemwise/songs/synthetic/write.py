@@ -65,7 +65,7 @@ def write_songs(
     set where a song is rendered. Raises SongError where the fonts are needed and not installed, or a folder holds
     something else or a song of other fonts, another rate or length; OSError where the folder cannot be written.
     """
-    sounds = known = None
+    sounds = None
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -73,26 +73,26 @@ def write_songs(
         for moved in (0,) if keys == 1 else key_shifts(seed, keys):
             folder = root / (work if keys == 1 else f"{work}{moved:+d}")
             if (folder / "song.json").is_file():
-                known = _check_same(folder, fonts, rate, seconds) or known
+                _check_same(folder, fonts, rate, seconds)
             else:
                 if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
                     raise SongError(
                         f"{folder}: is there, but is not a song of the composer. Move it, or write elsewhere."
                     )
-                sounds = sounds or palette(fonts, log=log)
-                if known not in (None, sounds.digest):
-                    raise SongError(
-                        f"{root}: its songs were made with other {fonts} fonts than are installed here; install the same, or "
-                        "give another folder"
-                    )
-                known = sounds.digest
+                if sounds is None:
+                    sounds = palette(fonts, log=log)
+                    if not _palettes(root) <= {sounds.digest}:
+                        raise SongError(
+                            f"{root}: its songs were made with other {fonts} fonts than are installed here; install the same, "
+                            "or give another folder"
+                        )
                 piece = compose(seed, seconds=seconds).transposed(moved)
                 about = {} if keys == 1 else {"work": work, "transposed": moved, "unpitched": ["drums"]}
                 _write(
                     folder,
                     piece,
                     render(piece, sounds, rate=rate),
-                    {"fonts": fonts, "palette": known, **about},
+                    {"fonts": fonts, "palette": sounds.digest, **about},
                     subtype,
                 )
             yield folder
@@ -122,10 +122,17 @@ def write_midi_songs(out: str | Path, seeds: Iterable[int], *, seconds: float = 
         yield file
 
 
-def _check_same(folder: Path, fonts: Sounds, rate: int, seconds: float) -> str | None:
-    """Raise SongError where the song of a folder was not made by this composer with these fonts, at this rate, of this
-    length; else its palette, where it says.
-    """
+def _palettes(root: Path) -> set[str]:
+    """What the songs of a folder say their fonts were."""
+    found = set()
+    for file in root.glob("song-*/song.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # said when its turn comes
+            found.add(json.loads(file.read_text(encoding="utf-8")).get("palette"))
+    return found - {None}
+
+
+def _check_same(folder: Path, fonts: Sounds, rate: int, seconds: float) -> None:
+    """Raise SongError where the song of a folder was not made by this composer with these fonts, at this rate, of this length."""
     try:
         about = json.loads((folder / "song.json").read_text(encoding="utf-8"))
         made = (about["fonts"], about["rate"], about["frames"], about.get("composer", COMPOSER))
@@ -146,8 +153,6 @@ def _check_same(folder: Path, fonts: Sounds, rate: int, seconds: float) -> str |
     ]
     if differing:
         raise SongError(f"{folder}: made with {', '.join(differing)}; give another folder, or --first")
-    palette = about.get("palette")
-    return None if palette is None else str(palette)
 
 
 def _check_length(file: Path, seconds: float) -> None:
