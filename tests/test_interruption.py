@@ -14,12 +14,15 @@ from stemwise.interruption import stop_signals
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_every_signal_to_stop_asks_first(name: str) -> None:
     number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with stop_signals() as asked:
-        assert not asked.is_set()
-        os.kill(os.getpid(), number)
-        assert asked.wait(5)
-    assert signal.getsignal(number) is before
+    before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
+    try:
+        with stop_signals() as asked:
+            assert not asked.is_set()
+            os.kill(os.getpid(), number)
+            assert asked.wait(5)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals that close")
