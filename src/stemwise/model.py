@@ -31,7 +31,7 @@ from stemwise.longform import (
 )
 from stemwise.making import Run, make
 from stemwise.query import Query, whole, whole_seed
-from stemwise.signals import Signal, channels_at, plain, read_signal, stereo_back, together
+from stemwise.signals import Signal, channels_at, plain, read_signal, span_weights, stereo_back, together
 from stemwise.stems import Audio, Part, known_names, named
 from stemwise.systems.system import System
 
@@ -41,8 +41,6 @@ LEVEL = 0.125
 """Root mean square of a generated mixture, -18 dBFS."""
 OVERLAP = 0.25
 """Share of a window that the next one hears, too, when separating."""
-FADE_SECONDS = 0.02
-"""Cross-fade at the ends of a span, inside the span."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,7 +296,7 @@ class Model:
             stems = self.separate(source, rate=rate, evaluations=evaluations, progress=passes[0])
         known = stems.names
         chosen = known_names([name.rstrip("'") for name in remove or extract or replace or known], known)
-        where = self._span(stems, span)
+        where = span_weights(span, stems.frames, stems.rate)
         old = stems.data[0]
         mix = stems.mix()[0]
         if taking:
@@ -369,35 +367,3 @@ class Model:
         """What the root mean square of the whole mixture may be, stems being about equally strong."""
         energy = float(sum(signal.square().mean() for signal in context.values()))
         return max(math.sqrt(energy * len(self.stems) / len(context)), 1e-3)
-
-    def _span(self, stems: Audio, span: tuple[float, float] | None) -> Tensor:
-        """How much of the new is heard at each sample (frames,): 1 inside, 0 outside, short fades inside."""
-        if span is None:
-            return torch.ones(stems.frames, dtype=torch.float32)
-        try:
-            ends = [float(t) * stems.rate for t in span]
-        except (TypeError, ValueError) as error:
-            raise QueryError(f"the span is {span!r}; give its start and its end in seconds") from error
-        if len(ends) != 2:
-            raise QueryError(f"the span is {span!r}; give its start and its end in seconds")
-        start, end = map(round, ends) if all(map(math.isfinite, ends)) else (0, 0)
-        if 0 <= ends[0] < ends[1] < math.inf and start == end < stems.frames:
-            raise QueryError(f"the span {span[0]:g}:{span[1]:g} holds no sample at {stems.rate} Hz; make it longer")
-        if not 0 <= start < end or start >= stems.frames:
-            raise QueryError(
-                f"the span {span[0]:g}:{span[1]:g} does not lie in the {stems.seconds:.2f} s of audio; give start:end in seconds"
-            )
-        end = min(end, stems.frames)
-        frame = torch.arange(stems.frames)
-        fade = max(1, round(FADE_SECONDS * stems.rate))
-        rise = (
-            ((frame - start + 1).float() / fade).clamp(0, 1)
-            if start > 0
-            else torch.ones(stems.frames, dtype=torch.float32)
-        )
-        fall = (
-            ((end - frame).float() / fade).clamp(0, 1)
-            if end < stems.frames
-            else torch.ones(stems.frames, dtype=torch.float32)
-        )
-        return torch.minimum(rise, fall)

@@ -32,7 +32,7 @@ from stemwise.audio_io.mpeg import bit_rate
 from stemwise.audio_io.writing import is_file_name
 from stemwise.errors import AudioFileError
 from stemwise.files import digest, sha256
-from stemwise.songs.folder import COMPLEMENTS
+from stemwise.songs.folder import is_sum
 from stemwise.stems import Audio
 from stemwise.symbolic.midi import is_midi
 
@@ -255,9 +255,7 @@ def read_folder(folder: Path, known: Collection[str]) -> StemFolder:
             f"{folder}: no stems in this folder. Expected a {MANIFEST}, or files named after stems "
             f"({', '.join(f'{name}.wav' for name in known)}) or mix.wav."
         )
-    unknown = [
-        file for name, file in audio.items() if name not in stems and name not in MIX_NAMES and not _is_sum(name)
-    ]
+    unknown = [file for name, file in audio.items() if name not in stems and name not in MIX_NAMES and not is_sum(name)]
     return StemFolder(folder, stems, mix, None, unknown)
 
 
@@ -265,13 +263,9 @@ def is_stem_folder(folder: Path, known: Collection[str]) -> bool:
     """Whether a folder is one song rather than many: it has a manifest, a mix, or several stems and less of anything else."""
     if (folder / MANIFEST).is_file():
         return True
-    names = [name for file in _audio_files(folder) if not _is_sum(name := file.stem.lower())]
+    names = [name for file in _audio_files(folder) if not is_sum(name := file.stem.lower())]
     stems = set(names) & set(known)
     return any(name in MIX_NAMES for name in names) or (len(stems) > 1 and 2 * len(stems) > len(names))
-
-
-def _is_sum(name: str) -> bool:
-    return name in COMPLEMENTS or name.startswith("no_")
 
 
 def load_stems(found: StemFolder) -> Audio:

@@ -14,6 +14,8 @@ from stemwise.audio_io import LOUDEST, read_audio, resample
 from stemwise.errors import QueryError
 from stemwise.stems import Audio
 
+FADE_SECONDS = 0.02
+"""Cross-fade at the ends of a span, inside the span."""
 Signal = str | Path | np.ndarray | Tensor | Audio
 """A file, an array or tensor (channels, time) or (time,), or stems (whose mix is meant)."""
 
@@ -93,6 +95,35 @@ def together(signals: Mapping[str, tuple[np.ndarray, int]]) -> tuple[dict[str, n
         raise QueryError(f"the given stems have different sample rates ({named}); resample them to one")
     frames = max(signal.shape[1] for signal, _ in signals.values())
     return {name: np.pad(x, ((0, 0), (0, frames - x.shape[1]))) for name, (x, _) in signals.items()}, rates.pop()
+
+
+def span_weights(span: tuple[float, float] | None, frames: int, rate: int) -> Tensor:
+    """How far each sample (frames,) lies in a span of seconds: 1 inside, 0 outside, short fades inside; None is everything.
+
+    Raises `QueryError` for a span without a sample of the signal.
+    """
+    whole = torch.ones(frames, dtype=torch.float32)
+    if span is None:
+        return whole
+    try:
+        ends = [float(t) * rate for t in span]
+    except (TypeError, ValueError) as error:
+        raise QueryError(f"the span is {span!r}; give its start and its end in seconds") from error
+    if len(ends) != 2:
+        raise QueryError(f"the span is {span!r}; give its start and its end in seconds")
+    start, end = map(round, ends) if all(map(math.isfinite, ends)) else (0, 0)
+    if 0 <= ends[0] < ends[1] < math.inf and start == end < frames:
+        raise QueryError(f"the span {span[0]:g}:{span[1]:g} holds no sample at {rate} Hz; make it longer")
+    if not 0 <= start < end or start >= frames:
+        raise QueryError(
+            f"the span {span[0]:g}:{span[1]:g} does not lie in the {frames / rate:.2f} s of audio; give start:end in seconds"
+        )
+    end = min(end, frames)
+    frame = torch.arange(frames)
+    fade = max(1, round(FADE_SECONDS * rate))
+    rise = ((frame - start + 1).float() / fade).clamp(0, 1) if start > 0 else whole
+    fall = ((end - frame).float() / fade).clamp(0, 1) if end < frames else whole
+    return torch.minimum(rise, fall)
 
 
 def channels_at(signal: np.ndarray, rate: int, target: int, channels: int) -> Tensor:

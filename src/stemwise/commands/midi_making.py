@@ -177,10 +177,8 @@ def _together(scores: Sequence[Music]) -> Music:
     for census in censuses[1:]:  # what a file repeats is its own; what files share is said once
         kept += [event for event in census.kept if event not in kept]
     kept.sort(key=lambda event: event[0])
-    lost, following = (
-        dict(sum((Counter(getattr(census, kind)) for census in censuses), Counter())) for kind in ("lost", "following")
-    )
-    return Music(score, notes_of(score), Census(tuple(kept), lost, following))
+    lost = sum((Counter(census.lost) for census in censuses), Counter())
+    return Music(score, notes_of(score), Census(tuple(kept), dict(lost), {}))
 
 
 def without(music: Music, stems: Sequence[str], unwanted: Sequence[str]) -> tuple[Music, list[str]]:
@@ -189,15 +187,11 @@ def without(music: Music, stems: Sequence[str], unwanted: Sequence[str]) -> tupl
 
     from stemwise.symbolic.midi import notes_of
 
-    score, following = music.score.copy(), Counter(music.census.following)
+    score = music.score.copy()
     for number in reversed(range(len(stems))):
         if stems[number] in unwanted:
-            track = score.tracks[number]
-            following.subtract({"controller": len(track.controls), "pitch bend": len(track.pitch_bends)})
             del score.tracks[number]
-    census = replace(music.census, following=dict(following))
-    left = [stem for stem in stems if stem not in unwanted]
-    return replace(music, score=score, notes=notes_of(score), census=census), left
+    return replace(music, score=score, notes=notes_of(score)), [stem for stem in stems if stem not in unwanted]
 
 
 def _stem_of(name: str, program: int, is_drum: bool, stems: Sequence[str]) -> str:

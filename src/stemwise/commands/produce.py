@@ -123,12 +123,13 @@ def produce(item: Item, place: Place, made: Made, make: Make, close: Close = fin
 def check_takes(place: Place, track: str, count: int) -> None:
     """Raises AudioFileError where a single result lies in the folder that several takes need, or takes where one result goes."""
     folder = place.folder(track)
-    found = "one result" if (folder / MANIFEST).is_file() else "takes" if any(folder.glob(f"take-*/{MANIFEST}")) else ""
-    if found == ("one result" if count > 1 else "takes"):
-        wanted = "several takes" if count > 1 else "a single result"
-        raise AudioFileError(
-            f"{folder}: holds {found}, and {wanted} cannot go there. Choose another place with -o, or move it."
-        )
+    if count > 1 and (folder / MANIFEST).is_file():
+        clash = "holds one result, and several takes cannot go there"
+    elif count == 1 and any(folder.glob(f"take-*/{MANIFEST}")):
+        clash = "holds takes, and a single result cannot go there"
+    else:
+        return
+    raise AudioFileError(f"{folder}: {clash}. Choose another place with -o, or move it.")
 
 
 def put_audio(folder: Path, audio: Audio, how: Encoding) -> tuple[Files, dict[str, Any]]:

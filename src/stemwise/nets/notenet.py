@@ -22,10 +22,8 @@ def rotations(onset: Tensor, pitch: Tensor, size: int) -> Tensor:
     pairs = size // 2
     timed = min(len(_PERIODS), pairs * 5 // 8)
     periods = torch.tensor(_PERIODS[:timed], device=onset.device, dtype=torch.float32)
-    spans = torch.logspace(
-        math.log10(_NARROWEST), math.log10(_WIDEST), pairs - timed, dtype=torch.float32
-    )  # Apple's GPU cannot
-    spans = spans.to(onset.device)
+    spans = torch.logspace(math.log10(_NARROWEST), math.log10(_WIDEST), pairs - timed, dtype=torch.float32)
+    spans = spans.to(onset.device)  # Apple's GPU has no logspace
     return 2 * math.pi * torch.cat([onset[..., None] / periods, pitch[..., None] / spans], dim=-1)
 
 

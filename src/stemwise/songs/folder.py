@@ -45,6 +45,11 @@ STEM_NAMES = frozenset(
 _EXPECTED = "give a folder with one sub-folder a song, each with bass.wav, drums.wav, ..."
 
 
+def is_sum(name: str) -> bool:
+    """Whether a file of this name is a sum of other stems."""
+    return name in COMPLEMENTS or name.startswith("no_")
+
+
 def folder(path: Path | str) -> list[Song]:
     """The songs of a folder, by name; a warning names unreadable ones. Raises SongError where none is left."""
     return usable(path, scan(path))
@@ -73,7 +78,7 @@ def song(path: Path, name: str = "", metadata: Mapping[str, Any] | None = None) 
     for stem, files in _named_files(path):
         if stem in MIXTURES:
             mixture = files[0]
-        elif stem in COMPLEMENTS or stem.startswith("no_"):
+        elif is_sum(stem):
             continue
         elif stem in stems:
             both = ", ".join(file.name for file in (*stems[stem], *files))
@@ -157,8 +162,7 @@ def canonical(name: str) -> str:
 def _of_files(name: str, files: Mapping[str, list[Path]], metadata: Mapping[str, Any]) -> Song:
     """The song of these files by stem; a mixture among them is its mixture, a sum of other stems is left out."""
     mixture = next((files[key][0] for key in MIXTURES if key in files), None)
-    sums = {*MIXTURES, *COMPLEMENTS}
-    stems = {key: tuple(of) for key, of in files.items() if key not in sums and not key.startswith("no_")}
+    stems = {key: tuple(of) for key, of in files.items() if key not in MIXTURES and not is_sum(key)}
     if not stems and mixture is None:
         raise SongError("no stems, only sums of stems; add bass, drums, ...")
     return assemble(name, stems, mixture, metadata)

@@ -157,10 +157,8 @@ class Joint(Mono):
         if not context.known and not context.fixed:
             return Free(shape)
         device = next(self.prior.parameters()).device
-        values, mask = (
-            torch.zeros(shape, device=device, dtype=torch.float32),
-            torch.zeros(shape, dtype=torch.bool, device=device),
-        )
+        values = torch.zeros(shape, dtype=torch.float32, device=device)
+        mask = torch.zeros(shape, dtype=torch.bool, device=device)
         for name, signal in context.known.items():
             values[0, self.names.index(name)] = signal[0]
             mask[0, self.names.index(name)] = True

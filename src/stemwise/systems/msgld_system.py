@@ -95,10 +95,8 @@ class MsgldSystem(LatentMono):
         shape = (1, len(self.names), *config.codec.shape(self.window))
         if not context.known and not context.fixed:
             return Free(shape)
-        values, mask = (
-            torch.zeros(shape, device=device, dtype=torch.float32),
-            torch.zeros(shape, dtype=torch.bool, device=device),
-        )
+        values = torch.zeros(shape, dtype=torch.float32, device=device)
+        mask = torch.zeros(shape, dtype=torch.bool, device=device)
         for name, signal in context.known.items():
             values[0, self.names.index(name)] = self.prior.encode(signal[0])
             mask[0, self.names.index(name)] = True
