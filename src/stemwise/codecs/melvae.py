@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from stemwise.codecs.mel import Mel
 from stemwise.errors import ModelError
+from stemwise.extras import needed
 
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
 """Windows of the vocoder's spectral loss: FFT, hop and window length in samples (Yamamoto et al. 2020, table 1)."""
@@ -174,15 +175,9 @@ def _spectral(made: Tensor, real: Tensor, fft: int, hop: int, length: int) -> Te
 
 
 def _networks(config: MelVaeConfig) -> tuple[Any, Any]:
-    try:
-        from diffusers import AutoencoderKL
-        from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
-    except ImportError as error:
-        raise ModelError(
-            f"mel latents need diffusers and transformers ({error}): pip install 'stemwise[latents]'"
-        ) from error
+    diffusers, transformers = needed("diffusers", "latents"), needed("transformers", "latents")
     levels = len(config.widths)
-    vae = AutoencoderKL(
+    vae = diffusers.AutoencoderKL(
         in_channels=1,
         out_channels=1,
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -192,7 +187,7 @@ def _networks(config: MelVaeConfig) -> tuple[Any, Any]:
         latent_channels=config.latent,
         norm_num_groups=config.groups,
     )
-    about = SpeechT5HifiGanConfig(
+    about = transformers.SpeechT5HifiGanConfig(
         model_in_dim=config.mel.bands,
         sampling_rate=config.rate,
         upsample_initial_channel=config.vocoder_width,
@@ -200,4 +195,4 @@ def _networks(config: MelVaeConfig) -> tuple[Any, Any]:
         upsample_kernel_sizes=list(config.vocoder_kernels),
         normalize_before=False,
     )
-    return vae, SpeechT5HifiGan(about)
+    return vae, transformers.SpeechT5HifiGan(about)

@@ -12,6 +12,7 @@ import typer
 from stemwise.commands import options as o
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.errors import AudioFileError, QueryError
+from stemwise.extras import needed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +80,7 @@ def score(
         raise QueryError("--search looks for one stem; say which with --stem")
     encoder = load_coherence(model, device)
     if moves is not None and any(moves.grid.semitones) and not transposes(encoder):
-        _need("librosa")
+        needed("librosa", "eval")
     how = Listening(encoder, hop=hop, direction="symmetric" if symmetric else "context first")
     work = _Work(tasks, how, moves, plot, voice)
     items = [Item(Path(label), label) for label in tasks]
@@ -168,7 +169,7 @@ def _tell(voice: Voice, outcome: Outcome) -> None:
 
 
 def _check_plot(plot: Path | None, tasks: Mapping[str, Task]) -> None:
-    """Before anything is scored. Raises QueryError, ModuleNotFoundError."""
+    """Before anything is scored. Raises QueryError, ModelError."""
     from stemwise.coherence.plot import SUFFIXES
 
     if plot is None:
@@ -177,15 +178,7 @@ def _check_plot(plot: Path | None, tasks: Mapping[str, Task]) -> None:
         raise QueryError("--plot draws one song; give one folder, or two files")
     if plot.suffix.lower() not in SUFFIXES:
         raise QueryError(f"--plot {plot}: choose a name that ends in {', '.join(SUFFIXES)}")
-    _need("matplotlib")
-
-
-def _need(package: str) -> None:
-    """A missing package is told before the work, not after it."""
-    import importlib.util
-
-    if importlib.util.find_spec(package) is None:
-        raise ModuleNotFoundError(f"no {package}", name=package)
+    needed("matplotlib", "eval")
 
 
 # -- what is asked ---------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stemwise.errors import ModelError
+from stemwise.extras import needed
 
 GENERATED = 8
 """States that GPT-2 continues with."""
@@ -41,13 +42,7 @@ class TextEncoders:
                 f"{folder}: no {', '.join(absent)}; CompoNet tells its base in words what to make, so the base must come with "
                 "its text encoders: give the whole folder of an AudioLDM2 pipeline"
             )
-        try:
-            from diffusers import AudioLDM2ProjectionModel
-            from transformers import AutoTokenizer, ClapModel, GPT2Model, T5EncoderModel
-        except ImportError as error:
-            raise ModelError(
-                f"text encoders need diffusers and transformers ({error}): pip install 'stemwise[latents]'"
-            ) from error
+        diffusers, transformers = needed("diffusers", "latents"), needed("transformers", "latents")
 
         def load(cls: Any, part: str, **options: Any) -> Any:
             try:
@@ -56,8 +51,9 @@ class TextEncoders:
                 raise ModelError(f"{folder / part}: does not load as a {cls.__name__}: {error}") from error
 
         self.folder = folder
-        self.sentence_tokens, self.word_tokens = (load(AutoTokenizer, part) for part in PARTS[:2])
-        classes = (ClapModel, T5EncoderModel, AudioLDM2ProjectionModel, GPT2Model)
+        self.sentence_tokens, self.word_tokens = (load(transformers.AutoTokenizer, part) for part in PARTS[:2])
+        projection = diffusers.AudioLDM2ProjectionModel
+        classes = (transformers.ClapModel, transformers.T5EncoderModel, projection, transformers.GPT2Model)
         self.clap, self.t5, self.projection, self.gpt2 = (
             load(cls, part, use_safetensors=True).eval() for cls, part in zip(classes, PARTS[2:])
         )

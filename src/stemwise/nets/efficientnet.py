@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stemwise.errors import ModelError
+from stemwise.extras import needed
 
 _MOMENTUM = 0.01
 _DROP = 0.2
@@ -26,14 +26,9 @@ class EfficientNet(nn.Module):
 
     def __init__(self, channels: int, scale: float = 1.0) -> None:
         super().__init__()
-        try:
-            from transformers import EfficientNetConfig, EfficientNetModel
-        except ImportError as error:
-            raise ModelError(
-                f"this needs transformers; install it with: pip install 'stemwise[eval]' ({error})"
-            ) from error
+        transformers = needed("transformers", "eval")
         self.outputs = _rounded(1280 * scale)
-        config = EfficientNetConfig(
+        config = transformers.EfficientNetConfig(
             num_channels=channels,
             image_size=224,
             width_coefficient=float(scale),
@@ -43,7 +38,7 @@ class EfficientNet(nn.Module):
             batch_norm_momentum=_MOMENTUM,
             drop_connect_rate=_DROP,
         )
-        model = EfficientNetModel(config)
+        model = transformers.EfficientNetModel(config)
         self.stem, self.blocks = model.embeddings, model.encoder.blocks
         encoder = model.encoder
         self.head = nn.Sequential(encoder.top_conv, encoder.top_bn, encoder.top_activation)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stemwise.errors import ModelError
+from stemwise.extras import needed
 
 
 def audioldm2_unet(config: Mapping[str, Any]) -> Any:
@@ -19,10 +20,7 @@ def stable_audio_transformer(config: Mapping[str, Any]) -> Any:
 
 
 def _built(name: str, config: Mapping[str, Any]) -> Any:
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ModelError(f"{name} needs diffusers ({error}): pip install 'stemwise[latents]'") from error
+    diffusers = needed("diffusers", "latents")
     cls = getattr(diffusers, name, None)
     if cls is None:
         raise ModelError(f"diffusers {diffusers.__version__} has no {name}: pip install -U 'stemwise[latents]'")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from stemwise.codecs.mel import Mel
 from stemwise.diffusion import Denoiser, FromEps, FromV, interpolated, scaled_linear_beta
 from stemwise.errors import ModelError
+from stemwise.extras import needed
 from stemwise.nets.audioldm2_text import TextEncoders
 from stemwise.systems.prompts import Prompt, descriptions, folded
 
@@ -241,14 +242,9 @@ def _part(folder: Path, part: str, library: str, kind: str) -> Any:
 
 
 def _loaded(folder: Path, part: str, library: str, kind: str, **options: Any) -> Any:
-    import importlib
-
     if not (folder / part).is_dir():
         raise ModelError(f"{folder}: no {part}; give the whole folder of the pipeline, with its text encoder")
-    try:
-        module = importlib.import_module(library)
-    except ImportError as error:
-        raise ModelError(f"{folder}: needs {library} ({error}): pip install 'stemwise[latents]'") from error
+    module = needed(library, "latents")
     if kind == "StableAudioProjectionModel":
         from diffusers.pipelines.stable_audio import StableAudioProjectionModel as cls
     else:
