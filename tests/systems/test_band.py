@@ -307,8 +307,8 @@ def test_everything_happens_where_the_weights_are(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         band.net, "forward", lambda slots, *_: slots.new_zeros(len(slots), 5, 2, band.net.OUTPUTS, *slots.shape[-2:])
     )
-    signal = torch.zeros(2, band.window, device="meta")
-    held = torch.zeros(band.window, dtype=torch.bool, device="meta")
+    signal = torch.zeros(2, band.config.window, device="meta")
+    held = torch.zeros(band.config.window, dtype=torch.bool, device="meta")
     system = BandSystem(band)
     context = Context({"drums": signal}, {"bass": (signal, held)}, 0.1)
     assert system.sample(("bass", "piano"), context, seed=0, steps=2).is_meta

@@ -40,11 +40,11 @@ class Loudness(nn.Module):
 def test_a_guided_window_scores_higher_from_the_same_seed(tmp_path: Path) -> None:
     band = load_model(write_tiny_band(tmp_path / "tiny"))
     assert isinstance(band, Band)
-    heard = torch.from_numpy(music(1.0))[:, : band.window]
+    heard = torch.from_numpy(music(1.0))[:, : band.config.window]
     context, encoder, asked = Context({"drums": heard}, {}, 0.2), Loudness(), []
 
     def guide(denoiser, given, decode, strength=5000):  # type: ignore[no-untyped-def]
-        asked.append(decode(torch.zeros(1, 2, 2, band.codec.frames(band.window), band.config.bins)).shape)
+        asked.append(decode(torch.zeros(1, 2, 2, band.codec.frames(band.config.window), band.config.bins)).shape)
         assert given is context
         energy = coherence_energy(encoder, heard, RATE, decode, lambda sigma: strength / (1 + sigma**2))
         return energy_at_x0(denoiser, energy)
@@ -57,7 +57,7 @@ def test_a_guided_window_scores_higher_from_the_same_seed(tmp_path: Path) -> Non
         ("more", replace(plain, guide=guide)),
     ):
         made[name] = system.sample(("bass", "piano"), context, seed=3, steps=4)
-    assert asked == [(1, 2, 2, band.window)] * 2
+    assert asked == [(1, 2, 2, band.config.window)] * 2
 
     def score(stems: Tensor) -> float:
         sides = [resampled(x.mean(0), RATE, 8000)[None, :2660] for x in (heard, stems.sum(0))]

@@ -85,21 +85,6 @@ class Band(nn.Module):
     power: Tensor
     """Mean square of every stem at every bin, measured in training."""
 
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """Names of the stem slots, in their order."""
-        return self.config.stems
-
-    @property
-    def rate(self) -> int:
-        """Sample rate in hertz."""
-        return self.config.rate
-
-    @property
-    def window(self) -> int:
-        """Length of a window in samples."""
-        return self.config.window
-
     def encode(self, wave: Tensor) -> Tensor:
         """(..., 2, time) left and right -> (..., 2, frame, bin) mid and side, linear and additive."""
         return self.codec.encode(rotate(wave))

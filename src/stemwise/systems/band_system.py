@@ -57,21 +57,6 @@ class BandSystem(System):
 
         return denoise if self.precision == torch.float32 else evaluate
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The stems it knows, in order."""
-        return self.prior.stems
-
-    @property
-    def rate(self) -> int:
-        """Sample rate in hertz."""
-        return self.prior.rate
-
-    @property
-    def window(self) -> int:
-        """Length of a window in samples."""
-        return self.prior.window
-
     def listening(self, frames: int | None = None) -> int:
         """Longer, by its configuration: who plays is easier to tell from more of it; but hardly longer than the song."""
         config = self.prior.config
@@ -152,10 +137,10 @@ class BandSystem(System):
         the known stems.
         """
         prior, names = self.prior, self.names
-        window, device = prior.window, prior.power.device
+        device = prior.power.device
         free = [i for i, name in enumerate(names) if name in wanted]
         order = [list(wanted).index(names[i]) for i in free]
-        shape = (1, len(free), 2, prior.codec.frames(window), prior.config.bins)
+        shape = (1, len(free), 2, prior.codec.frames(self.window), prior.config.bins)
         nothing = absent(torch.zeros(shape[:1] + shape[2:], device=device, dtype=torch.float32), ABSENT)
         rest = {i: nothing for i in range(len(names) + 1) if i not in free}
         heard = {

@@ -67,19 +67,19 @@ class System(ABC):
     """Of these, what counts for nothing but separation."""
 
     @property
-    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The stems it knows, in order."""
+        return tuple(self.prior.config.stems)
 
     @property
-    @abstractmethod
     def rate(self) -> int:
         """Sample rate in hertz."""
+        return int(self.prior.config.rate)
 
     @property
-    @abstractmethod
     def window(self) -> int:
         """Length of a window in samples."""
+        return int(self.prior.config.window)
 
     def listening(self, frames: int | None = None) -> int:
         """Length of a window that is separated, in samples, of a song of so many (None: of a long one): `window`, or more where
@@ -148,25 +148,7 @@ class System(ABC):
 
 
 class Mono(System):
-    """What systems share whose prior's configuration says stems, rate and window.
-
-    The channels of a wider signal are separated one by one, from the same noise.
-    """
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The stems it knows, in order."""
-        return tuple(self.prior.config.stems)
-
-    @property
-    def rate(self) -> int:
-        """Sample rate in hertz."""
-        return int(self.prior.config.rate)
-
-    @property
-    def window(self) -> int:
-        """Length of a window in samples."""
-        return int(self.prior.config.window)
+    """Systems of one channel: those of a wider signal are separated one by one, from the same noise."""
 
     @property
     def channels(self) -> int:
