@@ -18,8 +18,6 @@ from stemwise.diffusion import (
     RULES,
     Churn,
     Denoiser,
-    Free,
-    Known,
     NoiseSource,
     Told,
     common,
@@ -29,7 +27,6 @@ from stemwise.diffusion import (
     sample,
     seeded,
 )
-from stemwise.diffusion.constraints import Constraint
 from stemwise.errors import QueryError
 from stemwise.systems.likelihoods import (
     AdaptiveProjection,
@@ -52,7 +49,7 @@ from stemwise.systems.msdm import (
     likelihood_named,
 )
 from stemwise.systems.spectra import Power, powers
-from stemwise.systems.system import Context, Mono
+from stemwise.systems.system import Context, Mono, given
 
 
 @dataclass(frozen=True)
@@ -132,10 +129,10 @@ class Joint(Mono):
         not used.
         """
         how = (self.accompaniment if context.known else None) or self.generation
-        constraint = self._given(context)
+        device = next(self.prior.parameters()).device
+        constraint = given(context, self.names, (self.window,), device)
         churn = Churn(how.churn) if how.churn else None
         sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
-        device = next(self.prior.parameters()).device
         noise = seeded(seed, device)
         x = last(
             sample(
@@ -150,22 +147,6 @@ class Joint(Mono):
             context.told,
         ).x
         return x[0, [self.names.index(name) for name in wanted], None]
-
-    def _given(self, context: Context) -> Constraint:
-        """Known stems and spans: noised to the level of the state, drawn anew each step."""
-        shape = (1, len(self.names), self.window)
-        if not context.known and not context.fixed:
-            return Free(shape)
-        device = next(self.prior.parameters()).device
-        values = torch.zeros(shape, dtype=torch.float32, device=device)
-        mask = torch.zeros(shape, dtype=torch.bool, device=device)
-        for name, signal in context.known.items():
-            values[0, self.names.index(name)] = signal[0]
-            mask[0, self.names.index(name)] = True
-        for name, (signal, where) in context.fixed.items():
-            values[0, self.names.index(name)] = signal[0]
-            mask[0, self.names.index(name)] = where
-        return Known(values, mask)
 
 
 def posterior(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemwise.diffusion import Constraint, Free, Known, Told, common, cost, seeded
+from stemwise.diffusion import Free, Told, common, cost, seeded
 from stemwise.systems.latent_system import LatentMono
 from stemwise.systems.msgld import LatentSampling, Msgld
-from stemwise.systems.system import Context, Phase, phase_of
+from stemwise.systems.system import Context, Phase, given, phase_of
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,13 @@ class MsgldSystem(LatentMono):
         are neither wanted nor known are made too, and left away; levels are the prior's own: `scale` is not used.
         """
         device = next(self.prior.parameters()).device
-        constraint = self._given(context, device)
+        codec = self.prior.config.codec
+
+        def whole(where: Tensor) -> Tensor:
+            """Which whole latents were heard."""
+            return where.unflatten(0, (-1, codec.stride)).all(1)[None, :, None]
+
+        constraint = given(context, self.names, codec.shape(self.window), device, self.prior.encode, whole)
         x = self._sample(self.prior.denoiser(None), constraint, steps, seeded(seed, device), context.told)
         rows = [self.names.index(name) for name in wanted]
         return self.prior.codec.vocode(self.prior.levels(x[0, rows]))[:, None]
-
-    def _given(self, context: Context, device: torch.device) -> Constraint:
-        """Known stems whole, spans as far as whole latents were heard."""
-        config = self.prior.config
-        shape = (1, len(self.names), *config.codec.shape(self.window))
-        if not context.known and not context.fixed:
-            return Free(shape)
-        values = torch.zeros(shape, dtype=torch.float32, device=device)
-        mask = torch.zeros(shape, dtype=torch.bool, device=device)
-        for name, signal in context.known.items():
-            values[0, self.names.index(name)] = self.prior.encode(signal[0])
-            mask[0, self.names.index(name)] = True
-        for name, (signal, where) in context.fixed.items():
-            row = self.names.index(name)
-            values[0, row] = self.prior.encode(signal[0])
-            mask[0, row] = where.unflatten(0, (-1, config.codec.stride)).all(1)[None, :, None]
-        return Known(values, mask)

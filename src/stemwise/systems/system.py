@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemwise.diffusion import Denoiser, Told
+from stemwise.diffusion import Constraint, Denoiser, Free, Known, Told
 from stemwise.errors import ModelError, QueryError
 from stemwise.query import Query
 
@@ -173,6 +173,30 @@ def phase_of(name: str) -> Phase:
 def part(told: Told | None, index: int, count: int) -> Told | None:
     """What one of `count` equal parts of the work is to tell its share to."""
     return None if told is None else lambda share: told((index + share) / count)
+
+
+def given(
+    context: Context,
+    names: Sequence[str],
+    slot: tuple[int, ...],
+    device: torch.device,
+    encode: Callable[[Tensor], Tensor] = lambda wave: wave,
+    known: Callable[[Tensor], Tensor] = lambda where: where,
+) -> Constraint:
+    """Stems and spans that a context knows, of states (1, stem, *slot): noised to the state's level, drawn anew each step.
+
+    `encode` says what a wave (time,) is in a slot, `known` which of that frames (time,), bool, tell.
+    """
+    shape = (1, len(names), *slot)
+    if not context.known and not context.fixed:
+        return Free(shape)
+    values = torch.zeros(shape, dtype=torch.float32, device=device)
+    mask = torch.zeros(shape, dtype=torch.bool, device=device)
+    for name, signal in context.known.items():
+        values[0, names.index(name)], mask[0, names.index(name)] = encode(signal[0]), True
+    for name, (signal, where) in context.fixed.items():
+        values[0, names.index(name)], mask[0, names.index(name)] = encode(signal[0]), known(where)
+    return Known(values, mask)
 
 
 def check_shares(**shares: float) -> None:
