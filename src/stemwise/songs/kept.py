@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,6 @@ class Kept(torch.utils.data.Dataset[Tensor]):
             raise SongError(
                 f"{file}: cannot be read ({error}); delete it, and the next start makes it again"
             ) from error
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """The stream from item 0 on; it has no end."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:07d}.safetensors"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,7 +101,6 @@ class Pairs(torch.utils.data.Dataset[Tensor]):
             raise SongError(
                 f"none of the {len(songs)} song(s) has two stems to make a pair of; use songs with more stems"
             )
-        self.left_out = len(songs) - len(kept)
         works: dict[tuple[int, str] | int, list[int]] = {}
         for place in kept:
             work = songs[place].metadata.get("work")
@@ -125,10 +124,6 @@ class Pairs(torch.utils.data.Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         """The signals of pair `index`."""
         return torch.from_numpy(self.pair(index).signals)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """The stream from pair 0 on; it has no end."""
-        return (self[index] for index in itertools.count())
 
     def pair(self, index: int) -> Pair:
         """Pair `index` with all that is known of it. Where no window tried has two sounding stems, the best is taken."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,13 +89,6 @@ class RollWindows(torch.utils.data.Dataset[Tensor]):
             if window[:-1].any(axis=(1, 2)).sum() >= self.options.min_active:
                 break
         return torch.from_numpy(window)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """The stream from item 0 on; it has no end."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
 
     def _draw(self, draw: np.random.Generator) -> np.ndarray:
         options, layout = self.options, self._layout

@@ -114,13 +114,6 @@ class Windows(torch.utils.data.Dataset[Tensor]):
                 break
         return torch.from_numpy(window)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """The stream from item 0 on; it has no end."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
-
     def _draw(self, draw: np.random.Generator) -> np.ndarray:
         options = self.options
         if options.augmentation is not None and draw.random() < options.augmentation.remix:
