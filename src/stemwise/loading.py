@@ -63,7 +63,7 @@ def load(name: str | Path = "band", device: str = "auto", precision: str = "auto
             raise QueryError(f"precision is {precision}; a pipeline is evaluated in float32, as it was stored")
         system = _pipeline(folder, place)
     else:
-        module = load_model(folder).eval().requires_grad_(False)
+        module = load_model(folder).requires_grad_(False)
         facts = dict(read_info(folder).metadata)
         system = _system(module.to(place), evaluated_in, folder)
     asked = {wish: value for wish, value in wishes.items() if value is not None}
@@ -158,48 +158,43 @@ def _wished(system: System, wishes: Mapping[str, Any], name: str) -> System:
 
 def load_notes(name: str | Path = "notes", device: str = "auto") -> NoteModel:
     """What gives the notes of MIDI files back to their instruments: a bundled model by name, or a model folder."""
-    from stemwise.checkpoint import load_model, read_info
+    from stemwise.checkpoint import read_info
     from stemwise.note_model import NoteModel
     from stemwise.systems.notes import NoteAssigner
 
     needed("symusic", "midi")
-    folder = folder_of(name)
-    module = load_model(folder)
-    if not isinstance(module, NoteAssigner):
-        raise ModelError(
-            f"{folder}: a {type(module).__name__} does not assign notes; give the folder of a model of notes"
-        )
-    place = pick_device(device)
-    assigner = module.to(place).eval().requires_grad_(False)
+    folder, place = folder_of(name), pick_device(device)
+    assigner = _opened(folder, place, NoteAssigner, "does not assign notes; give the folder of a model of notes")
     return NoteModel(name_of(folder), assigner, place, folder, dict(read_info(folder).metadata))
 
 
 def load_coherence(name: str | Path = "cocola", device: str = "auto") -> Cocola:
     """The encoder behind a coherence score: a bundled one by name, or a model folder. Raises `ModelError`."""
-    from stemwise.checkpoint import load_model
     from stemwise.coherence.cocola import Cocola
 
-    folder = folder_of(name)
-    module = load_model(folder)
-    if not isinstance(module, Cocola):
-        raise ModelError(f"{folder}: a {type(module).__name__} does not score coherence; give the folder of a COCOLA")
-    return module.to(pick_device(device)).eval().requires_grad_(False)
+    return _opened(
+        folder_of(name), pick_device(device), Cocola, "does not score coherence; give the folder of a COCOLA"
+    )
 
 
 def load_rolls(name: str | Path = "rolls", device: str = "auto") -> RollSystem:
     """What separates and makes piano rolls: a bundled prior by name, or a model folder. Raises `ModelError`."""
-    from stemwise.checkpoint import load_model
     from stemwise.systems.mixture2music import Mixture2Music
     from stemwise.systems.roll_system import RollSystem
     from stemwise.systems.rolls import RollPrior
 
-    folder = folder_of(name)
+    no_rolls = "knows no piano rolls; give the folder of a prior of rolls"
+    return RollSystem(_opened(folder_of(name), pick_device(device), RollPrior | Mixture2Music, no_rolls))
+
+
+def _opened(folder: Path, place: torch.device, kind: Any, otherwise: str) -> Any:
+    """The weights in a folder, to be evaluated there. Raises `ModelError`, ending with `otherwise`, for those of another kind."""
+    from stemwise.checkpoint import load_model
+
     module = load_model(folder)
-    if not isinstance(module, RollPrior | Mixture2Music):
-        raise ModelError(
-            f"{folder}: a {type(module).__name__} knows no piano rolls; give the folder of a prior of rolls"
-        )
-    return RollSystem(module.to(pick_device(device)).eval().requires_grad_(False))
+    if not isinstance(module, kind):
+        raise ModelError(f"{folder}: a {type(module).__name__} {otherwise}")
+    return module.to(place).requires_grad_(False)
 
 
 def folder_of(name: str | Path) -> Path:
