@@ -89,7 +89,7 @@ class _Lines:
 
     def __init__(self, label: str, every: float = 5.0) -> None:
         self._label, self._every = label, every
-        self._started = self._said = time.monotonic()
+        self._said = time.monotonic()
         self._tenth = 0
 
     def __call__(self, state: Progress) -> None:
@@ -98,8 +98,5 @@ class _Lines:
         if tenth == self._tenth or now - self._said < self._every or not state.fraction:
             return
         self._tenth, self._said = tenth, now
-        left = (now - self._started) * (1 / state.fraction - 1)
-        text = (
-            f"{self._label}: {state.done_seconds:.0f} of {state.total_seconds:.0f} s of audio, about {left:.0f} s left"
-        )
-        print(text, file=sys.stderr, flush=True)
+        done = f"{self._label}: {state.done_seconds:.0f} of {state.total_seconds:.0f} s of audio"
+        print(f"{done}, about {state.eta_seconds:.0f} s left", file=sys.stderr, flush=True)

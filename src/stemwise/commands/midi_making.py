@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -299,8 +300,7 @@ def _put(music: Music, item: Item, folder: Path, given: Sequence[str], views: Vi
 
 
 def _teller(progress: ProgressCallback, total: float) -> Callable[[float], object]:
-    import math
+    from stemwise.longform import tell
 
-    from stemwise.longform import Progress
-
-    return lambda share: progress(Progress(share * total, total, math.nan, share, ""))
+    started = time.monotonic()
+    return lambda share: tell(progress, share * total, total, started)

@@ -152,17 +152,11 @@ def stats(
 @contextmanager
 def _listening(voice: Voice, label: str) -> Iterator[Callable[[float, float], None]]:
     """Progress in seconds of audio, for what reads songs one after the other."""
-    from stemwise.longform import Progress
+    from stemwise.longform import tell
 
     started = time.monotonic()
     with voice.progress(label) as show:
-
-        def tell(done: float, total: float) -> None:
-            share = done / total if total else 1.0
-            left = (time.monotonic() - started) * (1 / share - 1) if share else 0.0
-            show(Progress(done, total, left, share, label))
-
-        yield tell
+        yield lambda done, total: tell(show, done, total, started, label)
 
 
 def _amount(songs: int, hours: float, midi: int) -> str:
