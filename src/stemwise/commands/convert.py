@@ -15,7 +15,7 @@ from stemwise.errors import QueryError
 
 
 class System(StrEnum):
-    """Whose weights: the one table of what can be converted, name -> function of `stemwise.convert`."""
+    """Whose weights: `convert_NAME` in the module of that name in `stemwise.convert` converts them."""
 
     cocola = "cocola"
     vggish = "vggish"
@@ -23,16 +23,6 @@ class System(StrEnum):
     mixture2music = "mixture2music"
     msgld = "msgld"
     componet = "componet"
-
-
-_CONVERTERS = {
-    System.cocola: ("cocola", "convert_cocola"),
-    System.vggish: ("vggish", "convert_vggish"),
-    System.msdm: ("msdm", "convert_msdm"),
-    System.mixture2music: ("mixture2music", "convert_mixture2music"),
-    System.msgld: ("msgld", "convert_msgld"),
-    System.componet: ("componet", "convert_componet"),
-}
 
 
 def convert(
@@ -67,8 +57,8 @@ def convert(
             )
     if prompts not in (None, "released", "paper"):
         raise QueryError(f"--prompts {prompts}: there are two forms, released and paper")
-    module, function = _CONVERTERS[system]
     told = {"stems": stems and o.names(stems), "form": prompts}
     told = {name: value for name, value in told.items() if value is not None}
-    written = getattr(importlib.import_module(f"stemwise.convert.{module}"), function)(file, folder, **told)
+    converters = importlib.import_module(f"stemwise.convert.{system}")
+    written = getattr(converters, f"convert_{system}")(file, folder, **told)
     Voice(quiet).say(f"{written}: use it with --model {written}")
