@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,6 @@ from stemwise.coherence.cocola import PartName
 from stemwise.coherence.features import HarmonicPercussivePitch
 from stemwise.coherence.scoring import AUDIBLE_DBFS, Direction, Encoder, features_of, level_dbfs, similarities
 
-Transpose = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
-"""(signal (n,), semitones) -> the same length, higher by so many semitones."""
 _BATCH = 16
 
 
@@ -49,9 +47,10 @@ def scores_of_moves(
     *,
     part: PartName = "both",
     direction: Direction = "context first",
-    transpose: Transpose | None = None,
 ) -> NDArray[np.float64]:
     """Scores (semitone, shift, pair) of the context with the moved stem; NaN where it is moved into silence.
+
+    The encoder's own semitones are moved; where it hears none, the stem passes through librosa's phase vocoder.
 
     Args:
         encoder: the model.
@@ -59,8 +58,6 @@ def scores_of_moves(
         grid: the moves.
         part: which part of the sound counts.
         direction: see `scoring.Direction`.
-        transpose: changes the pitch of a signal; by default the encoder's semitones are moved, or where it hears none,
-            the signal passes through librosa's phase vocoder.
     """
     margin = round(grid.margin * encoder.rate)
     begins = [margin - round(shift * encoder.rate) for shift in grid.shifts]
@@ -68,10 +65,7 @@ def scores_of_moves(
     for k, (context, stem) in enumerate(pairs):
         h, *others = (
             encoder.embed(encoder.mask(features, part)).float()
-            for features in (
-                _cut(encoder, context, [margin]),
-                *_copies(encoder, stem, begins, grid.semitones, transpose),
-            )
+            for features in (_cut(encoder, context, [margin]), *_copies(encoder, stem, begins, grid.semitones))
         )
         for i, made in enumerate(others):
             scores[i, :, k] = similarities(encoder, h, made, direction)[0]
@@ -81,20 +75,16 @@ def scores_of_moves(
 
 
 def _copies(
-    encoder: Encoder,
-    stem: NDArray[np.float32],
-    begins: Sequence[int],
-    semitones: Sequence[float],
-    transpose: Transpose | None,
+    encoder: Encoder, stem: NDArray[np.float32], begins: Sequence[int], semitones: Sequence[float]
 ) -> Iterator[Tensor]:
     """For every transposition the features of the windows that begin at `begins`: (window, channel, band, frame)."""
     own = encoder.features
-    if transpose is None and isinstance(own, HarmonicPercussivePitch):
+    if isinstance(own, HarmonicPercussivePitch):
         features = _cut(encoder, stem, begins)
         yield from (own.transposed(features, higher) for higher in semitones)
     else:
-        change = transpose or (lambda signal, higher: transposed(signal, encoder.rate, higher))
-        yield from (_cut(encoder, change(stem, higher) if higher else stem, begins) for higher in semitones)
+        for higher in semitones:
+            yield _cut(encoder, transposed(stem, encoder.rate, higher) if higher else stem, begins)
 
 
 def _cut(encoder: Encoder, signal: NDArray[np.float32], begins: Sequence[int]) -> Tensor:

@@ -96,8 +96,6 @@ class Results:
             document = json.loads(self._file(song).read_text(encoding="utf-8"))
             rows = tuple(Row(*values) for values in document["rows"])
             return SongResult(document["song"], rows, document["failure"])
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

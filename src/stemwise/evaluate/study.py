@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -124,14 +124,14 @@ def study(document: dict[str, Any], source: str) -> Study:
         raise RecipeError("\n".join([f"{source}:", *mistakes(error, Study)])) from error
 
 
-def material(section: SongsSection, folder: Path, log: Callable[[str], None] = lambda _: None) -> Material:
+def material(section: SongsSection, folder: Path) -> Material:
     """The songs; synthetic ones are rendered into `folder` unless they are there. Raises SongError where there is none."""
     from stemwise.songs.layouts import scan_any
     from stemwise.songs.scanning import whole
     from stemwise.songs.splits import split
 
     if section.synthetic is not None:
-        return Material(tuple(_rendered(section.synthetic, folder, log)), {})
+        return Material(tuple(_rendered(section.synthetic, folder)), {})
     assert section.path is not None
     found = whole(scan_any(section.path))
     unreadable = {problem.name: problem.reason for problem in found.problems}
@@ -147,10 +147,10 @@ def material(section: SongsSection, folder: Path, log: Callable[[str], None] = l
         raise SongError(f"{section.path}: {error}") from error
 
 
-def _rendered(section: SyntheticSection, folder: Path, log: Callable[[str], None]) -> Sequence[Song]:
+def _rendered(section: SyntheticSection, folder: Path) -> Sequence[Song]:
     from stemwise.songs.folder import song
     from stemwise.songs.synthetic import write_songs
 
     seeds = range(section.first, section.first + section.count)
     place = folder / f"{section.fonts}-{section.seconds:g}"
-    return [song(path) for path in write_songs(place, seeds, fonts=section.fonts, seconds=section.seconds, log=log)]
+    return [song(path) for path in write_songs(place, seeds, fonts=section.fonts, seconds=section.seconds)]

@@ -203,10 +203,10 @@ class RollSystem:
 
 
 @torch.no_grad()
-def solve(prior: RollPrior, heard: Heard, steps: int, noise: NoiseSource, sigmas: Tensor | None = None) -> Tensor:
-    """All stems of windows uint8 (batch, stem, time, pitch), by `steps` evaluations, or along levels of noise given."""
+def solve(prior: RollPrior, heard: Heard, steps: int, noise: NoiseSource) -> Tensor:
+    """All stems of windows uint8 (batch, stem, time, pitch), by `steps` evaluations."""
     how = prior.config.sampling
-    levels = karras(steps, how.sigma_min, how.sigma_max, how.rho) if sigmas is None else sigmas
+    levels = karras(steps, how.sigma_min, how.sigma_max, how.rho)
     denoiser, constraint = prior.condition(heard)
     likely = last(sample(denoiser, levels, noise, constraint=constraint, step=dpmpp_2m)).denoised
     made = cells(torch.where(heard.fixed(), 2 * planes(heard.values) - 1, likely), heard.mixture)
