@@ -182,6 +182,12 @@ def check_free(folder: Path, overwrite: bool) -> None:
         raise QueryError(f"{folder} exists; give another folder, or --overwrite")
 
 
+def check_apart(source: Path, out: Path) -> None:
+    """Raises QueryError for an output inside the data set, which would be part of it the next time."""
+    if out.resolve().is_relative_to(source.resolve()):
+        raise QueryError(f"{out} lies inside {source}; give a folder outside it")
+
+
 def put(files: dict[str, Path], new: Mapping[str, Path]) -> None:
     """Add the files of more stems. Raises QueryError for a stem that has one."""
     twice = sorted(set(new) & set(files))

@@ -9,7 +9,6 @@ import typer
 
 from stemwise.commands import options as o
 from stemwise.commands.console import Code, Voice, complain
-from stemwise.errors import QueryError
 
 
 def pack(
@@ -29,7 +28,7 @@ def pack(
     from stemwise.songs.scanning import describe, usable
 
     voice = Voice(quiet, as_json=as_json)
-    _check_apart(source, out)
+    o.check_apart(source, out)
     found = layouts.scan_any(source)
     songs = usable(source, found) if not found.songs else list(found.songs)
     if found.problems:
@@ -58,9 +57,3 @@ def pack(
         code,
     )
     raise typer.Exit(code)
-
-
-def _check_apart(source: Path, out: Path) -> None:
-    """Shards inside the data set would be part of it the next time."""
-    if out.resolve().is_relative_to(source.resolve()):
-        raise QueryError(f"{out} lies inside {source}; give a folder outside it")

@@ -30,8 +30,7 @@ def phrases(
     from stemwise.songs.lakh_phrases import write_phrases
 
     voice = Voice(quiet, as_json=as_json)
-    if out.resolve().is_relative_to(source.resolve()):
-        raise QueryError(f"{out} lies inside {source}; give a folder outside it")
+    o.check_apart(source, out)
     done, total = 0, 0
     for done, total in write_phrases(source, out, _melodies(melodies), voice.detail):
         if done % 1000 == 0:
