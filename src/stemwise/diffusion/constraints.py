@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stemwise.diffusion.denoisers import Denoiser, NoiseSource, align
+from stemwise.diffusion.denoisers import Denoiser, NoiseSource, align, slot_mask
 from stemwise.errors import QueryError
 
 
@@ -183,14 +183,13 @@ class SumTo(Constraint):
 
     x_drop = mix - the others, d_k = e_k - e_drop. For replaying published loops: coordinates are skewed, so the
     restricted denoiser is not an x0 estimate; one-step, clamping and multistep rules use `SumEven` or
-    `guidance.project`. `mix` has the state's shape without dimension `dim`, `slots` is the state's size there.
+    `guidance.project`. `mix` has the state's shape without its slots, `slots` is how many those are.
     """
 
     part: tuple[int, ...]
     mix: Tensor
     drop: int
     slots: int
-    dim: int = 1
 
     def __post_init__(self) -> None:
         _check_part(self.part, self.slots)
@@ -199,22 +198,22 @@ class SumTo(Constraint):
 
     def lift(self, u: Tensor, sigma: Tensor | float, /) -> Tensor:
         """U with slot `drop` replaced by mix minus the rest of the part."""
-        drop = _row((self.drop,), u, self.dim)
-        rest = u * (_row(self.part, u, self.dim) & ~drop)
-        return torch.where(drop, self.mix.unsqueeze(self.dim) - rest.sum(self.dim, keepdim=True), u)
+        drop = slot_mask((self.drop,), u)
+        rest = u * (slot_mask(self.part, u) & ~drop)
+        return torch.where(drop, self.mix.unsqueeze(1) - rest.sum(1, keepdim=True), u)
 
     def pull(self, v: Tensor, /) -> Tensor:
         """v_k - v_drop in the part, 0 at `drop`."""
-        return v - _row(self.part, v, self.dim) * v.narrow(self.dim, self.drop, 1)
+        return v - slot_mask(self.part, v) * v.narrow(1, self.drop, 1)
 
     def noise(self, source: NoiseSource, /) -> Tensor:
         """Drawn for the full state, zero at `drop`."""
-        draw = source(_with_slots(self.mix, self.slots, self.dim))
-        return draw.masked_fill(_row((self.drop,), draw, self.dim), 0)
+        draw = source(_with_slots(self.mix, self.slots))
+        return draw.masked_fill(slot_mask((self.drop,), draw), 0)
 
     def claim(self) -> Tensor:
         """All slots of the part."""
-        return _claim(self.part, self.mix, self.slots, self.dim)
+        return _claim(self.part, self.mix, self.slots)
 
     def __repr__(self) -> str:
         return f"SumTo(part={self.part}, drop={self.drop})"
@@ -230,28 +229,27 @@ class SumEven(Constraint):
     part: tuple[int, ...]
     mix: Tensor
     slots: int
-    dim: int = 1
 
     def __post_init__(self) -> None:
         _check_part(self.part, self.slots)
 
     def lift(self, u: Tensor, sigma: Tensor | float, /) -> Tensor:
         """The point of the plane nearest to u."""
-        row = _row(self.part, u, self.dim)
-        return u + row * ((self.mix.unsqueeze(self.dim) - _total(u, row, self.dim)) / len(self.part))
+        row = slot_mask(self.part, u)
+        return u + row * ((self.mix.unsqueeze(1) - (u * row).sum(1, keepdim=True)) / len(self.part))
 
     def pull(self, v: Tensor, /) -> Tensor:
         """v_k - mean(v) in the part."""
-        row = _row(self.part, v, self.dim)
-        return v - row * (_total(v, row, self.dim) / len(self.part))
+        row = slot_mask(self.part, v)
+        return v - row * ((v * row).sum(1, keepdim=True) / len(self.part))
 
     def noise(self, source: NoiseSource, /) -> Tensor:
         """White within the plane: drawn for the full state, then pulled."""
-        return self.pull(source(_with_slots(self.mix, self.slots, self.dim)))
+        return self.pull(source(_with_slots(self.mix, self.slots)))
 
     def claim(self) -> Tensor:
         """All slots of the part."""
-        return _claim(self.part, self.mix, self.slots, self.dim)
+        return _claim(self.part, self.mix, self.slots)
 
     def __repr__(self) -> str:
         return f"SumEven(part={self.part})"
@@ -296,24 +294,13 @@ def restrict(denoiser: Denoiser, constraint: Constraint) -> Denoiser:
     return restricted
 
 
-def _row(part: tuple[int, ...], x: Tensor, dim: int) -> Tensor:
-    """A bool tensor, True for the slots of the part, that broadcasts over x."""
-    row = torch.zeros(x.shape[dim], dtype=torch.bool)
-    row[list(part)] = True
-    return row.to(x.device).reshape(-1, *[1] * (x.ndim - dim - 1))
+def _with_slots(mix: Tensor, slots: int) -> tuple[int, ...]:
+    return (mix.shape[0], slots, *mix.shape[1:])
 
 
-def _total(x: Tensor, row: Tensor, dim: int) -> Tensor:
-    return (x * row).sum(dim, keepdim=True)
-
-
-def _with_slots(mix: Tensor, slots: int, dim: int) -> tuple[int, ...]:
-    return (*mix.shape[:dim], slots, *mix.shape[dim:])
-
-
-def _claim(part: tuple[int, ...], mix: Tensor, slots: int, dim: int) -> Tensor:
-    state = mix.unsqueeze(dim).expand(_with_slots(mix, slots, dim))
-    return _row(part, state, dim).expand(state.shape)
+def _claim(part: tuple[int, ...], mix: Tensor, slots: int) -> Tensor:
+    state = mix.unsqueeze(1).expand(_with_slots(mix, slots))
+    return slot_mask(part, state).expand(state.shape)
 
 
 def _check_part(part: tuple[int, ...], slots: int) -> None:

@@ -44,6 +44,13 @@ def align(sigma: Tensor | float, x: Tensor) -> Tensor:
     return level.reshape(level.shape + (1,) * (x.ndim - level.ndim)) if level.ndim else level
 
 
+def slot_mask(part: tuple[int, ...], x: Tensor) -> Tensor:
+    """A bool tensor, True for the slots of the part, that broadcasts over x (batch, slot, ...)."""
+    mask = torch.zeros(x.shape[1], dtype=torch.bool)
+    mask[list(part)] = True
+    return mask.to(x.device).reshape(-1, *[1] * (x.ndim - 2))
+
+
 def labels(values: Tensor, x: Tensor) -> Tensor:
     """Per-item values for a network: a scalar becomes (batch,), (batch, slot) stays."""
     values = torch.as_tensor(values).to(device=x.device, dtype=x.dtype)

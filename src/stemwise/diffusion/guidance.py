@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stemwise.diffusion.denoisers import Denoiser, align
+from stemwise.diffusion.denoisers import Denoiser, align, slot_mask
 from stemwise.diffusion.sampling import Draw, Past, Step, ahead
 from stemwise.errors import QueryError
 
@@ -52,44 +52,40 @@ def negative(wanted: Denoiser, unwanted: Denoiser, w: float) -> Denoiser:
     return classifier_free(wanted, unwanted, w)
 
 
-def gaussian_sum(
-    denoiser: Denoiser, part: tuple[int, ...], mix: Tensor, gamma: Callable[[Tensor], Tensor], dim: int = 1
-) -> Denoiser:
+def gaussian_sum(denoiser: Denoiser, part: tuple[int, ...], mix: Tensor, gamma: Callable[[Tensor], Tensor]) -> Denoiser:
     """The likelihood N(mix; sum of the part's noisy slots, gamma(sigma)^2): D_k + sigma^2 / gamma^2 (mix - sum x).
 
     Honest score. MSDM's released code has a further factor 1/2, so its gamma of 0.75 sigma is sqrt(2) 0.75 sigma here.
     Stiff: with gamma = c sigma an Euler step is stable only while (1 - sigma'/sigma) len(part) / c^2 < 2; see `exact`.
-    `mix` has the state's shape without dimension `dim`.
+    `mix` has the state's shape without its slots.
     """
 
     def guided(x: Tensor, sigma: Tensor, /) -> Tensor:
-        row = _rows(part, 1.0, x, dim)
-        gap = mix.unsqueeze(dim) - (row * x).sum(dim, keepdim=True)
+        row = slot_mask(part, x)
+        gap = mix.unsqueeze(1) - (row * x).sum(1, keepdim=True)
         return denoiser(x, sigma) + row * (align(sigma, x) / align(gamma(sigma), x)) ** 2 * gap
 
     return guided
 
 
-def project(
-    denoiser: Denoiser, part: tuple[int, ...], mix: Tensor, variance: Callable[[Tensor], Tensor], dim: int = 1
-) -> Denoiser:
+def project(denoiser: Denoiser, part: tuple[int, ...], mix: Tensor, variance: Callable[[Tensor], Tensor]) -> Denoiser:
     """Make the denoised estimate sum to `mix` over `part`, sharing the gap out in proportion to posterior variance.
 
     D_k + v_k / sum(v) (mix - sum D), with v = variance(sigma): (len(part),), or broadcastable to the part of the state.
     The exact conditional mean where stems are independent and Gaussian given the *noisy* state; needs neither churn nor
-    resampling. `mix` has the state's shape without dimension `dim`.
+    resampling. `mix` has the state's shape without its slots.
     """
 
     def projected(x: Tensor, sigma: Tensor, /) -> Tensor:
         denoised = denoiser(x, sigma)
         index = torch.tensor(part, device=x.device)
-        chosen = denoised.index_select(dim, index)
+        chosen = denoised.index_select(1, index)
         v = variance(sigma).to(chosen)
         if v.ndim == 1:
-            v = v.reshape(-1, *[1] * (x.ndim - dim - 1))
-        gap = mix.unsqueeze(dim) - chosen.sum(dim, keepdim=True)
-        share = v / v.expand_as(chosen).sum(dim, keepdim=True)
-        return denoised.index_copy(dim, index, chosen + share * gap)
+            v = v.reshape(-1, *[1] * (x.ndim - 2))
+        gap = mix.unsqueeze(1) - chosen.sum(1, keepdim=True)
+        share = v / v.expand_as(chosen).sum(1, keepdim=True)
+        return denoised.index_copy(1, index, chosen + share * gap)
 
     return projected
 
@@ -135,7 +131,7 @@ class Coupling(Protocol):
         ...
 
     def residual(self, x: Tensor) -> Tensor:
-        """What does not agree, r; dimension `dim` kept with size 1."""
+        """What does not agree, r; one slot wide."""
         ...
 
     def push(self, residual: Tensor, x: Tensor) -> Tensor:
@@ -150,7 +146,6 @@ class SumCoupling:
     part: tuple[int, ...]
     mix: Tensor
     factor: float
-    dim: int = 1
 
     @property
     def rate(self) -> float:
@@ -159,11 +154,11 @@ class SumCoupling:
 
     def residual(self, x: Tensor) -> Tensor:
         """Mix - sum x."""
-        return self.mix.unsqueeze(self.dim) - (_rows(self.part, 1.0, x, self.dim) * x).sum(self.dim, keepdim=True)
+        return self.mix.unsqueeze(1) - (slot_mask(self.part, x) * x).sum(1, keepdim=True)
 
     def push(self, residual: Tensor, x: Tensor) -> Tensor:
         """- r / factor^2 on the part."""
-        return _rows(self.part, -1 / self.factor**2, x, self.dim) * residual
+        return slot_mask(self.part, x) * residual * (-1 / self.factor**2)
 
 
 @dataclass(frozen=True)
@@ -177,7 +172,6 @@ class SlotCoupling:
     mixture: int
     factor_x: float
     factor_y: float
-    dim: int = 1
 
     def __post_init__(self) -> None:
         if self.mixture in self.part:
@@ -190,13 +184,12 @@ class SlotCoupling:
 
     def residual(self, x: Tensor) -> Tensor:
         """Y - sum x."""
-        signs = _rows((self.mixture,), 1.0, x, self.dim) - _rows(self.part, 1.0, x, self.dim)
-        return (signs * x).sum(self.dim, keepdim=True)
+        return (slot_mask((self.mixture,), x) * x - slot_mask(self.part, x) * x).sum(1, keepdim=True)
 
     def push(self, residual: Tensor, x: Tensor) -> Tensor:
         """- r / factor_x^2 on the part, + r / factor_y^2 on the mixture."""
-        parts = _rows(self.part, -1 / self.factor_x**2, x, self.dim)
-        return (parts + _rows((self.mixture,), 1 / self.factor_y**2, x, self.dim)) * residual
+        parts = slot_mask(self.part, x) * residual * (-1 / self.factor_x**2)
+        return parts + slot_mask((self.mixture,), x) * residual * (1 / self.factor_y**2)
 
 
 def couple(denoiser: Denoiser, coupling: Coupling) -> Denoiser:
@@ -223,10 +216,3 @@ def exact(coupling: Coupling) -> Step:
         return estimate + ratio * (x - estimate) + coupling.push(gain, x), denoised
 
     return step
-
-
-def _rows(part: tuple[int, ...], value: float, x: Tensor, dim: int) -> Tensor:
-    """`value` for the slots of the part, 0 for others, broadcastable over x."""
-    row = torch.zeros(x.shape[dim], dtype=x.dtype)
-    row[list(part)] = value
-    return row.to(x.device).reshape(-1, *[1] * (x.ndim - dim - 1))
