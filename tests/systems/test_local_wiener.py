@@ -99,10 +99,14 @@ def test_a_network_that_is_not_trusted_leaves_the_wiener_filter() -> None:
 def test_the_transform_has_an_inverse_and_the_variance_is_the_error() -> None:
     clean, sigma = noise(32), torch.tensor(0.1)
     local = LocalWiener(silent, POWER, 64)
-    torch.testing.assert_close(local.signal(local.spectrogram(clean), FRAMES), clean, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        local.transform.signal(local.transform.spectrogram(clean), FRAMES), clean, atol=1e-5, rtol=1e-4
+    )
     mean, variance = local.moments(clean + sigma * seeded(1)(tuple(clean.shape)), sigma)
     inner = slice(4, -4)
-    error = (mean - local.spectrogram(clean)).abs().square()[:, :, inner] / torch.hann_window(2 * BINS).square().sum()
+    error = (mean - local.transform.spectrogram(clean)).abs().square()[:, :, inner] / torch.hann_window(
+        2 * BINS
+    ).square().sum()
     torch.testing.assert_close(error.mean((0, 2, 3)), variance[:, :, inner].mean((0, 2, 3)), rtol=0.1, atol=0)
 
 

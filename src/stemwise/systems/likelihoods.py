@@ -147,13 +147,13 @@ class LocalProjection:
 
     def condition(self, denoiser: Denoiser, mix: Tensor, slots: int, step: Step) -> Conditioned:
         """The denoiser is `prior`, `denoiser` is not used; `step` may be any rule, states are (batch, stem, time)."""
-        heard = self.prior.spectrogram(mix)
+        heard = self.prior.transform.spectrogram(mix)
 
         def projected(x: Tensor, sigma: Tensor, /) -> Tensor:
             denoised, variance = self.prior.moments(x, sigma)
             share = (variance + 1e-12) / (variance + 1e-12).sum(1, keepdim=True)
             closed = denoised + share * (heard - denoised.sum(1))[:, None]
-            return self.prior.signal(closed, x.shape[-1])
+            return self.prior.transform.signal(closed, x.shape[-1])
 
         return Conditioned(projected, _free(mix, slots), step)
 

@@ -66,14 +66,14 @@ class LocalWiener:
 
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
         """Return E[x0 | x]; x is (batch, stem, time), sigma () or (batch,)."""
-        return self.signal(self.moments(x, sigma)[0], x.shape[-1])
+        return self.transform.signal(self.moments(x, sigma)[0], x.shape[-1])
 
     def moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (complex) and variance of every bin of the clean stems given noisy ones, (batch, stem, frame, bins + 1)."""
-        spectrum = self.spectrogram(x)
+        spectrum = self.transform.spectrogram(x)
         noise = align(sigma, spectrum.real) ** 2
         mean = self.power.to(x)[:, None]
-        heard = (spectrum.real.square() + spectrum.imag.square()) / self._transform.window(x).square().sum()
+        heard = (spectrum.real.square() + spectrum.imag.square()) / self.transform.window(x).square().sum()
         # with a floor below which the noise tells nothing
         level = ((heard + 0.1 * noise) / (mean + noise) + 1e-4).log() * 0.4
         expected = ((mean / noise).log().clamp(-8, 8) * 0.3).expand_as(level)
@@ -88,14 +88,7 @@ class LocalWiener:
         power, level = self.power.to(sigma), sigma[:, None, None] ** 2
         return 1 / (power * level / (power + level)).mean(-1)
 
-    def spectrogram(self, x: Tensor) -> Tensor:
-        """(..., time) -> (..., frame, bins + 1), complex."""
-        return self._transform.spectrogram(x)
-
-    def signal(self, spectrum: Tensor, frames: int) -> Tensor:
-        """The inverse of `spectrogram`: (..., time)."""
-        return self._transform.signal(spectrum, frames)
-
     @property
-    def _transform(self) -> Stft:
+    def transform(self) -> Stft:
+        """Frames of ``2 * bins`` samples, one every `hop`."""
         return Stft(2 * (self.power.shape[-1] - 1), self.hop)
