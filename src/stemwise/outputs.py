@@ -133,12 +133,7 @@ def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = 
     first = next(iter(files.values()))
     with open_audio(first) as source:
         rate, channels, frames = source.rate, source.channels, source.frames
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "stemwise": __version__,
-        "verb": made.verb,
-        "model": made.model,
-        "inputs": {part: describe_input(path) for part, path in made.inputs.items()},
+    document = {
         "rate": rate,
         "channels": channels,
         "frames": frames,
@@ -150,33 +145,20 @@ def finish(folder: Path, made: Made, files: Mapping[str, Path], how: Encoding = 
             "subtype": how.subtype,
             **({"bitrate": bit_rate(first)} if how.bitrate else {}),
         },
-        "seed": made.seed,
-        "parameters": dict(made.parameters),
-        **made.facts,
     }
-    _write_manifest(document, folder)
-    return document
+    return _write_manifest(made, document, folder)
 
 
 def finish_files(folder: Path, made: Made, stems: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Put a manifest beside files that are not audio; returns it. `stems`: what is known of each, with its `file`."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "stemwise": __version__,
-        "verb": made.verb,
-        "model": made.model,
-        "inputs": {part: describe_input(path) for part, path in made.inputs.items()},
+    document = {
         "kind": MIDI,
         "stems": {name: dict(facts) for name, facts in stems.items()},
         "mix": None,
         "files": {file.relative_to(folder).as_posix(): sha256(file) for file in files},
-        "seed": made.seed,
-        "parameters": dict(made.parameters),
-        **made.facts,
     }
-    _write_manifest(document, folder)
-    return document
+    return _write_manifest(made, document, folder)
 
 
 def describe_input(path: Path) -> dict[str, Any]:
@@ -337,10 +319,23 @@ def model_digest(folder: Path) -> str:
     return digest(folder, [*folder.rglob("*.safetensors"), *folder.rglob("*.json")])
 
 
-def _write_manifest(document: Mapping[str, Any], folder: Path) -> None:
+def _write_manifest(made: Made, found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """How the folder was made, around what was found in it; returns the manifest."""
+    document = {
+        "format": FORMAT,
+        "stemwise": __version__,
+        "verb": made.verb,
+        "model": made.model,
+        "inputs": {part: describe_input(path) for part, path in made.inputs.items()},
+        **found,
+        "seed": made.seed,
+        "parameters": dict(made.parameters),
+        **made.facts,
+    }
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     # Names of files may hold bytes that are no text; what replaces them is how JSON writes such characters.
     (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
+    return document
 
 
 def _measure(file: Path, folder: Path) -> dict[str, Any]:
