@@ -64,6 +64,18 @@ def test_samples_have_the_deviation_of_the_data(step: Step) -> None:
     torch.testing.assert_close(x.std(2)[0], STD, rtol=0.15, atol=0)
 
 
+@pytest.mark.parametrize("step", [euler, heun, dpmpp_2m])
+def test_churn_leaves_the_deviation_of_the_data(step: Step) -> None:
+    """A multistep rule must not extrapolate from before the added noise, which it would make several times as loud."""
+    start = 3 * draw(1, 1, 4000)
+    levels = karras(150, 1e-3, 3.0)
+    states = sample(
+        independent(STD[1:2]), levels, seeded(0, dtype=F64), constraint=Free((1, 1, 4000)), step=step, x=start,
+        churn=Churn(40.0),
+    )  # fmt: skip
+    assert last(states).x.std().item() == pytest.approx(0.3, rel=0.1)
+
+
 @pytest.mark.parametrize("step", EVERY_STEP)
 def test_samples_of_a_finite_set_are_its_members(step: Step) -> None:
     points = 3 * draw(5, 3, 4, seed=2)

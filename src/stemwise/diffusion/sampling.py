@@ -53,7 +53,7 @@ class Step(Protocol):
     """A step rule: from x at sigma to sigma_next; returns the new x and the denoised estimate at (x, sigma).
 
     `draw` gives standard normal noise in the space of x; `past` is the previous evaluation, None at the start and after
-    re-noising.
+    noise was added: by churn or by resampling.
     """
 
     def __call__(
@@ -226,6 +226,7 @@ def sample(
             raised = sigma
             if churn is not None and (raised := churn.raised(sigma, len(sigmas) - 1)) > sigma:
                 u = u + (raised**2 - sigma**2).sqrt() * churn.scale * constraint.noise(noise)
+                past = None
             restricted = restrict(denoiser, constraint)
             u, denoised = step(restricted, u, raised, sigma_next, partial(constraint.noise, noise), past)
             past = Past(raised, denoised)
