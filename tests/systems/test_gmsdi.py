@@ -16,6 +16,7 @@ from stemwise.diffusion import Denoiser
 from stemwise.errors import QueryError
 from stemwise.systems.gmsdi import Gmsdi, GmsdiConfig
 from stemwise.systems.gmsdi_system import GmsdiSystem
+from stemwise.systems.msdm import Generation
 from stemwise.systems.prompts import Prompt, folded
 from stemwise.systems.sources import Sources, described
 from stemwise.systems.system import Context
@@ -176,6 +177,27 @@ def test_sources_beside_known_ones_do_not_run_away(monkeypatch: pytest.MonkeyPat
     heard = 0.2 * torch.randn(1, 1024, generator=torch.Generator().manual_seed(0))
     made = system(gamma=gamma).sample(WORD_NAMES[:3], Context({WORD_NAMES[3]: heard}, {}, 1.0), seed=1, steps=steps)
     assert float(made.std()) < 0.4
+
+
+def test_stems_are_made_as_the_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps, churn and the corrector count, also beside what is known, where the coupling stays stable."""
+    levels: list[float] = []
+
+    def ideal(x: torch.Tensor, sigma: torch.Tensor, /) -> torch.Tensor:
+        levels.append(float(sigma))
+        return x * 0.04 / (0.04 + torch.as_tensor(sigma) ** 2)
+
+    monkeypatch.setattr(Gmsdi, "prompted", lambda *_: ideal)
+    how = Generation(7, "euler", churn=40.0, resample=2)
+    churned = system(prior=prior())
+    monkeypatch.setattr(churned.prior, "config", replace(CONFIG, generation=how))
+    assert churned.steps == 7
+    for known in ({}, {"piano": 0.2 * torch.randn(1, 1024, generator=torch.Generator().manual_seed(0))}):
+        levels.clear()
+        made = churned.sample(["bass", "drums"], Context(known, {}, 1.0), seed=1, steps=churned.steps)
+        assert len(levels) == 14
+        assert levels[0] == levels[1] == pytest.approx(2**0.5)
+        assert 0.05 < float(made.std()) < 0.4
 
 
 def test_stems_of_silence_are_silent() -> None:

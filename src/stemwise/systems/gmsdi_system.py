@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stemwise.diffusion import (
+    Churn,
     Denoiser,
     Free,
     Known,
@@ -116,6 +118,11 @@ class GmsdiSystem(Mono):
         return evaluations_of(self._how)
 
     @property
+    def steps(self) -> int:
+        """As the configuration says."""
+        return self.prior.config.generation.steps
+
+    @property
     def _how(self) -> Separation:
         how = self.prior.config.separation
         if self.likelihood is None:
@@ -164,7 +171,8 @@ class GmsdiSystem(Mono):
         """New content (len(wanted), 1, time) for the wanted sources, sampled with their mixture beside them.
 
         What is known enters the sum at the level of the state, as one sub-mix; the mixture's words are those of all
-        sources that are wanted or known. Sources that are neither are not there.
+        sources that are wanted or known. Sources that are neither are not there. Of the configured rule counts whether it is
+        `dpmpp_2m`: the coupling is integrated exactly, or beside what is known by Euler's rule.
         """
         device = next(self.prior.parameters()).device
         order = [name for name in self.names if name in wanted]
@@ -176,10 +184,12 @@ class GmsdiSystem(Mono):
         free, sources = len(order) + 1, len(order)
         how, noise = self.prior.config.generation, seeded(seed, device)
         sigmas = karras(steps, how.sigma_min, how.sigma_max, how.rho)
+        churn = Churn(how.churn) if how.churn else None
+        run = partial(sample, sigmas=sigmas, noise=noise, churn=churn, resample=how.resample)
         shape = (1, free + bool(given), self.window)
         if not given and not context.fixed:
             step = self._exact(tuple(range(sources)), sources)
-            x = last(sample(prior, sigmas, noise, constraint=Free(shape), step=step), context.told).x
+            x = last(run(prior, constraint=Free(shape), step=step), context.told).x
         else:
             values, mask = torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.bool, device=device)
             for name, (signal, where) in context.fixed.items():
@@ -187,8 +197,8 @@ class GmsdiSystem(Mono):
             if given:
                 values[0, free], mask[0, free] = torch.stack(given).sum(0), True
             part = tuple(slot for slot in range(shape[1]) if slot != sources)
-            denoiser = self._coupled(_beside(prior, free), part, sources, _least(len(part), sigmas))
-            x = last(sample(denoiser, sigmas, noise, constraint=Known(values, mask), step=euler), context.told).x
+            denoiser = self._coupled(_beside(prior, free), part, sources, _least(len(part), sigmas, churn))
+            x = last(run(denoiser, constraint=Known(values, mask), step=euler), context.told).x
         return x[0, [order.index(name) for name in wanted], None]
 
     def _pull(self, part: tuple[int, ...], mixture: int, sigma: Tensor, least: float = 0.0) -> SlotCoupling:
@@ -198,12 +208,18 @@ class GmsdiSystem(Mono):
         return SlotCoupling(part, mixture, max(x, least), max(y, least))
 
     def _exact(self, part: tuple[int, ...], mixture: int) -> Step:
-        """`diffusion.exact`, with the widths of the level that a step begins at."""
+        """`diffusion.exact`, with the widths of the level that a step begins at.
+
+        Of first order for other rules than `dpmpp_2m`, and with a guide: its force falls with sigma^2, extrapolated it would turn
+        its sign.
+        """
+        second = self.prior.config.generation.rule == "dpmpp_2m" and self.guide is None
 
         def step(
             denoiser: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor, draw: Draw, past: Past | None, /
         ) -> tuple[Tensor, Tensor]:
-            return exact(self._pull(part, mixture, sigma))(denoiser, x, sigma, sigma_next, draw, past)
+            before = past if second else None
+            return exact(self._pull(part, mixture, sigma))(denoiser, x, sigma, sigma_next, draw, before)
 
         return step
 
@@ -211,14 +227,15 @@ class GmsdiSystem(Mono):
         return lambda x, sigma: couple(denoiser, self._pull(part, mixture, torch.as_tensor(sigma), least))(x, sigma)
 
 
-def _least(part: int, sigmas: Tensor) -> float:
+def _least(part: int, sigmas: Tensor, churn: Churn | None) -> float:
     """The smallest gamma over sigma that Euler's steps down these levels follow: (1 - sigma'/sigma) (part + 1) / gamma^2 <= 1.
 
     The last step, to 0, is left out: it starts where the coupling holds already. A multistep rule follows none of these: it
     extrapolates the coupling, too, and diverges.
     """
     levels = sigmas[:-1]
-    longest = 1 - float((levels[1:] / levels[:-1]).min()) if len(levels) > 1 else 1.0
+    raised = levels if churn is None else torch.stack([churn.raised(sigma, len(levels)) for sigma in levels])
+    longest = 1 - float((levels[1:] / raised[:-1]).min()) if len(levels) > 1 else 1.0
     return float((longest * (part + 1)) ** 0.5)
 
 
