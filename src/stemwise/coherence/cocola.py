@@ -136,8 +136,8 @@ class Cocola(nn.Module):
     def embed(self, features: Tensor) -> Tensor:
         """(batch, channel, 64, frame) -> (batch, embedding), each value in (-1, 1). Raises ScoreError if too short."""
         if features.shape[-1] < _SHORTEST:
-            seconds = _SHORTEST * 0.01
-            raise ScoreError(f"{features.shape[-1]} frames of 10 ms cannot be scored; give at least {seconds:.1f} s")
+            seconds = (_SHORTEST - 1) * 0.01
+            raise ScoreError(f"{features.shape[-1]} frames of 10 ms cannot be scored; give at least {seconds:.2f} s")
         return self.norm(self.projection(self.dropout(self.net(features)))).tanh()
 
     def similarity(self, context: Tensor, made: Tensor) -> Tensor:
