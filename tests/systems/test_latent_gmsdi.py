@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import stemwise
 from stemwise import cli
 from stemwise.errors import ModelError, QueryError
+from stemwise.nets.vocabulary import text_encoder
 from stemwise.systems.latent_gmsdi import LatentGmsdi, pulled
 from stemwise.systems.prompts import Prompt
 from stemwise.systems.text_to_audio import AudioLdm2, MusicLdm, StableAudio, text_to_audio
@@ -181,6 +182,23 @@ def test_mistakes_are_named(stable: tuple[Any, Path], tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableAudioPipeline"}')
     with pytest.raises(ModelError, match="no tokenizer; give the whole folder"):
         text_to_audio(tmp_path)
+
+
+@pytest.mark.parametrize("opened", ["pipeline", "text encoder"])
+def test_code_in_a_folder_is_not_run_whatever_is_typed(
+    opened: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    part = tmp_path / "tokenizer"
+    part.mkdir()
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableAudioPipeline"}')
+    own = {"auto_map": {"AutoConfig": "own.Own", "AutoTokenizer": ["own.Own", None]}}
+    (part / "config.json").write_text(json.dumps({"model_type": "own", **own}))
+    (part / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Own", **own}))
+    (part / "own.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    with pytest.raises(ModelError):
+        text_to_audio(tmp_path) if opened == "pipeline" else text_encoder("t5", str(part))
+    assert not (tmp_path / "run").exists()
 
 
 def test_through_the_command_line(stable: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ class TextEncoders:
                 raise ModelError(f"{folder / part}: does not load as a {cls.__name__}: {error}") from error
 
         self.folder = folder
-        self.sentence_tokens, self.word_tokens = (load(transformers.AutoTokenizer, part) for part in PARTS[:2])
+        # None, which is the default, asks whoever sits at the terminal whether a folder's code may run
+        words = partial(load, transformers.AutoTokenizer, trust_remote_code=False)
+        self.sentence_tokens, self.word_tokens = map(words, PARTS[:2])
         projection = diffusers.AudioLDM2ProjectionModel
         classes = (transformers.ClapModel, transformers.T5EncoderModel, projection, transformers.GPT2Model)
         self.clap, self.t5, self.projection, self.gpt2 = (

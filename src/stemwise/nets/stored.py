@@ -8,14 +8,14 @@ from stemwise.errors import ModelError
 from stemwise.extras import needed
 
 
-def of_transformers(kind: str, source: str, extra: str = "eval") -> Any:
+def of_transformers(kind: str, source: str, extra: str = "eval", **options: Any) -> Any:
     """A class of transformers by name, with the weights (or the files) of `source`. Raises ModelError with the remedy.
 
-    `extra` is what installs transformers for the caller's purpose.
+    `extra` is what installs transformers for the caller's purpose; `options` are those of `from_pretrained`.
     """
     transformers = needed("transformers", extra)
     try:
-        return getattr(transformers, kind).from_pretrained(source, local_files_only=True)
+        return getattr(transformers, kind).from_pretrained(source, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(

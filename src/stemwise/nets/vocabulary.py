@@ -134,7 +134,8 @@ class Vocabulary(nn.Module):
 @functools.lru_cache(maxsize=2)
 def text_encoder(kind: str, source: str) -> TextEncoder:
     """A pretrained encoder on the CPU, by the names of `TextConfig`. Raises ModelError."""
-    tokenizer = of_transformers("AutoTokenizer", source, "latents")
+    # None, which is the default, asks whoever sits at the terminal whether a folder's code may run
+    tokenizer = of_transformers("AutoTokenizer", source, "latents", trust_remote_code=False)
     network = of_transformers({"t5": "T5EncoderModel", "clap": "ClapTextModelWithProjection"}[kind], source, "latents")
     network = network.eval().requires_grad_(False)
 

@@ -233,7 +233,8 @@ def _document(file: Path) -> dict[str, Any]:
 
 
 def _tokenizer(folder: Path) -> Any:
-    return _loaded(folder, "tokenizer", "transformers", "AutoTokenizer")
+    # None, which is the default, asks whoever sits at the terminal whether a folder's code may run
+    return _loaded(folder, "tokenizer", "transformers", "AutoTokenizer", trust_remote_code=False)
 
 
 def _part(folder: Path, part: str, library: str, kind: str) -> Any:
