@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ WHOLE = midi(ON, OFF)
         (midi(), "no notes"),
         (midi(ON), "1 begin, none ends"),
         (WHOLE[:18] + b"\x00\x00\x00\x05" + WHOLE[22:27], "not complete"),
+        (midi(*[(1 << 27, ON[1]), OFF] * 16), "longer than 2^31 ticks"),
     ),
 )
 def test_what_cannot_be_read_is_named_with_the_remedy(content: bytes, words: str, tmp_path: Path) -> None:
@@ -196,6 +198,14 @@ def test_what_cannot_be_read_is_named_with_the_remedy(content: bytes, words: str
         read_midi(file)
     assert words in str(caught.value)
     assert any(verb in str(caught.value) for verb in ("export", "copy", "give"))
+
+
+def test_many_equal_notes_are_told_apart_without_a_search_through_all() -> None:
+    notes = np.zeros(100_000, NOTE)
+    notes["duration"] = 5
+    started = time.process_time()
+    assert [len(lane) for lane in lanes(notes)] == [1] * 100_000
+    assert time.process_time() - started < 20  # it was hours
 
 
 def test_midi_is_recognised_by_its_content(tmp_path: Path) -> None:

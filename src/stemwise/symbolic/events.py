@@ -74,6 +74,10 @@ def census(content: bytes, name: str) -> Census:
                 _events(content, place, place + size, kept, lost, following)
             except IndexError as error:
                 raise _cut(name, f"an event at the end of track {number} is not complete") from error
+            except OverflowError as error:
+                raise MidiFileError(
+                    f"{name}: track {number} lasts longer than 2^31 ticks; export it with fewer ticks per quarter note"
+                ) from error
         place += size
     if number < tracks:
         raise _cut(name, f"{number} of {tracks} tracks are there")
@@ -92,13 +96,17 @@ def _events(  # noqa: C901 - one branch a kind of event
     lost: Counter[str],
     following: Counter[str],
 ) -> None:
-    """The events of one track, data[place:end]. Raises IndexError where it ends inside an event."""
+    """The events of one track, data[place:end]. Raises IndexError where it ends inside an event, OverflowError where a tick is
+    none for symusic, which counts in 32 bits.
+    """
     data = data[place:end]
     place, tick, status, end = 0, 0, 0, len(data)
     sounding: Counter[int] = Counter()
     while place < end:
         delta, place = _number(data, place)
         tick += delta
+        if tick >= 1 << 31:
+            raise OverflowError
         first = data[place]
         if first == 0xFF:
             kind = data[place + 1]

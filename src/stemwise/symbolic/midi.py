@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,16 +124,18 @@ def lanes(notes: Notes) -> list[Notes]:
     One track could not hold them: the end of the first would be taken for that of the second.
     """
     group = np.zeros(len(notes), dtype=np.int64)
-    ends: dict[tuple[int, int], int] = {}
+    silent: defaultdict[int, list[int]] = defaultdict(list)  # heaps of lanes, by pitch
+    sounding: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # and of ends and lanes
     for index, (onset, duration, pitch) in enumerate(
         zip(notes["onset"].tolist(), notes["duration"].tolist(), notes["pitch"].tolist(), strict=True)
     ):
-        lane = 0
-        while ends.get((lane, pitch), -1) > onset or (not duration and ends.get((lane, pitch), -1) == onset):
-            lane += 1
-        ends[lane, pitch] = max(onset + duration, onset)
+        ends = sounding[pitch]
+        while ends and ends[0][0] < onset + bool(duration):  # one without duration may not lie where another ends
+            heapq.heappush(silent[pitch], heapq.heappop(ends)[1])
+        lane = heapq.heappop(silent[pitch]) if silent[pitch] else len(ends)
+        heapq.heappush(ends, (max(onset + duration, onset), lane))
         group[index] = lane
-    return [notes[group == lane] for lane in range(int(group.max()) + 1 if len(notes) else 0)]
+    return np.split(notes[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group))[:-1]) if len(notes) else []
 
 
 def assembled(music: Music, parts: Mapping[str, Notes], instruments: Sequence[Instrument]) -> Any:
