@@ -150,6 +150,12 @@ def test_wav_and_flac_written_to_a_pipe_have_a_length(tmp_path: Path) -> None:
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "song.wav")
+    refusal(tmp_path / "song.wav", "pipe", "to a file")
+
+
 def test_missing_folder_and_empty(tmp_path: Path) -> None:
     refusal(tmp_path / "none.wav", "no such file", "Check")
     refusal(tmp_path, "folder", "Name a file")
