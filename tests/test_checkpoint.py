@@ -96,10 +96,15 @@ def _weights(content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], None
             r"model\.safetensors is missing; a model folder holds",
         ),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: not valid JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text("[" * 100_000),
+            r"config\.json: not valid JSON .nested too",
+        ),
         (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: format None, expected 1"),
         (_edit("format", 9), r"format 9, expected 1.*newer stemwise"),
         (_edit("type", "os.system"), r"unknown model type 'os\.system'; allowed: audioldm2, band, .*toy"),
         (_edit("type", ["toy"]), "unknown model type"),
+        (_edit("rate", float("inf")), r"config\.json: field missing or of the wrong kind"),
         (_edit("rate", "fast"), r"config\.json: field missing or of the wrong kind"),
         (_edit("rate", 44100), r"config\.json: rate is 44100, expected 8000"),
         (

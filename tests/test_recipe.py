@@ -140,3 +140,16 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     (tmp_path / "code.yaml").write_text("name: !!python/object/apply:os.getcwd []")
     with pytest.raises(RecipeError, match=r"code\.yaml: not valid YAML"):
         load_recipe(tmp_path / "code.yaml")
+    for name, text in (("day", "name: 2001-99-99"), ("deep", "name: " + "[" * 10_000)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        with pytest.raises(RecipeError, match=rf"{name}\.yaml: not valid YAML"):
+            load_recipe(tmp_path / f"{name}.yaml")
+
+
+def test_aliases_of_aliases_are_not_written_out_in_messages(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [la, la, la, la, la, la, la, la, la]"]
+    lines += [f"a{k}: &a{k} [{', '.join(9 * [f'*a{k - 1}'])}]" for k in range(1, 20)]
+    (tmp_path / "bomb.yaml").write_text("\n".join([*lines, "name: *a19", "model: {type: band, config: {net: *a19}}"]))
+    with pytest.raises(RecipeError, match=r"name: Input should be a valid string \(found \[") as caught:
+        load_recipe(tmp_path / "bomb.yaml")
+    assert len(str(caught.value)) < 100_000

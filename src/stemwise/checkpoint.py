@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stemwise.errors import ModelError, did_you_mean
-from stemwise.files import write_atomically
+from stemwise.errors import ModelError, did_you_mean, shown
+from stemwise.files import read_json, write_atomically
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -201,7 +201,7 @@ def read_info(folder: Path | str) -> ModelInfo:
     if not file.is_file():
         raise ModelError(f"{path}: {CONFIG} is missing; a model folder holds {CONFIG} and {WEIGHTS}")
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: not valid JSON ({error}); export the model again") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -223,7 +223,7 @@ def read_info(folder: Path | str) -> ModelInfo:
             dtype=str(document.get("dtype", "float32")),
             metadata=dict(document.get("metadata", {})),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{file}: field missing or of the wrong kind ({error!r}); export the model again") from error
 
 
@@ -290,7 +290,7 @@ def _validated(cls: type, values: Mapping[str, Any], place: str, mistakes: list[
     except ValidationError as error:
         for entry in error.errors():
             where = ".".join([place, *map(str, entry["loc"])])
-            found.append(f"{where}: {entry['msg']} (found {entry['input']!r})")
+            found.append(f"{where}: {entry['msg']} (found {shown(entry['input'])})")
     if found:
         raise ModelError("\n".join(found))
     return made

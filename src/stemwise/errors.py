@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -58,3 +59,12 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """ " (did you mean 'drums'?)" for a message about a name that is not known; nothing where none is near."""
     near = difflib.get_close_matches(name, list(known), 1, cutoff)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value as messages quote it, shortened where it is long: with aliases, a short YAML stands for what no memory holds."""
+    short = reprlib.Repr()
+    short.maxlevel = 3
+    short.maxlist = short.maxtuple = short.maxdict = 12
+    short.maxstring = short.maxlong = short.maxother = 200
+    return short.repr(value)

@@ -31,7 +31,7 @@ from stemwise.audio_io import (
 from stemwise.audio_io.mpeg import bit_rate
 from stemwise.audio_io.writing import is_file_name
 from stemwise.errors import AudioFileError
-from stemwise.files import digest, sha256
+from stemwise.files import digest, read_json, sha256
 from stemwise.songs.folder import is_sum
 from stemwise.stems import Audio
 from stemwise.symbolic.midi import is_midi
@@ -183,7 +183,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except (OSError, ValueError) as error:
         raise AudioFileError(
             f"{file}: not readable as JSON ({error}). Delete it: stems are then read by file name."

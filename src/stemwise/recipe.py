@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from stemwise.errors import ModelError, RecipeError, did_you_mean
+from stemwise.errors import ModelError, RecipeError, did_you_mean, shown
 
 Count = Annotated[int, Field(ge=1)]
 Chance = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -287,7 +287,7 @@ def read_document(path: Path | str, root: type[Section]) -> dict[str, Any]:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{file}: cannot be read ({error.strerror}); recipes ship in the folder recipes/") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{file}: not valid YAML: {error}") from error
     if not isinstance(document, dict):
         raise RecipeError(f"{file}: a recipe is a YAML mapping with {', '.join(root.model_fields)}")
@@ -356,7 +356,7 @@ def override(document: dict[str, Any], text: str) -> None:
         at = inner
     try:
         at[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"override {text!r}: the value is not valid YAML: {error}") from error
 
 
@@ -373,7 +373,7 @@ def _mistake(entry: Any, root: type[Section]) -> str:
         return f"{place}: unknown key{hint}; allowed: {', '.join(allowed)}"
     if entry["type"] == "missing":
         return f"{place}: missing"
-    return f"{place}: {entry['msg'].removeprefix('Value error, ')} (found {entry['input']!r})"
+    return f"{place}: {entry['msg'].removeprefix('Value error, ')} (found {shown(entry['input'])})"
 
 
 def _fields_at(place: Sequence[Any], root: type[Section]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from stemwise.commands import options as o
 from stemwise.commands.console import Voice
 from stemwise.errors import QueryError
+from stemwise.files import read_json
 
 
 def phrases(
@@ -43,7 +43,7 @@ def _melodies(file: Path | None) -> dict[str, int]:
     if file is None:
         return {}
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
+        table = read_json(file)
         return {
             Path(name).stem if name.lower().endswith((".mid", ".midi")) else name: int(p) for name, p in table.items()
         }

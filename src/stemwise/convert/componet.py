@@ -7,7 +7,6 @@ prompts do.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from stemwise.codecs.mel import Mel
 from stemwise.codecs.melvae import MelVaeConfig
 from stemwise.convert.reading import read_pickle
 from stemwise.errors import ModelError
+from stemwise.files import read_json
 from stemwise.nets.audioldm2_text import GENERATED, TextEncoders
 from stemwise.nets.control import ControlNet
 from stemwise.nets.pretrained import audioldm2_unet
@@ -106,7 +106,7 @@ def _base(folder: Path, stems: tuple[str, ...], form: Form) -> AudioLdm2:
 def _document(folder: Path, part: str) -> dict[str, Any]:
     file = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: cannot be read ({error}); give {_GIVE}") from error
     if not isinstance(document, dict):

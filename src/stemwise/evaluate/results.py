@@ -26,7 +26,7 @@ from stemwise.errors import EvaluationError, RecipeError
 from stemwise.evaluate.measures import Frames, Row, Ruler
 from stemwise.evaluate.metrics import metric
 from stemwise.evaluate.protocol import Protocol, protocol
-from stemwise.files import write_atomically
+from stemwise.files import read_json, write_atomically
 from stemwise.runs import differences
 from stemwise.songs import Song
 from stemwise.songs.source import content
@@ -93,7 +93,7 @@ class Results:
     def read(self, song: str) -> SongResult | None:
         """A song's rows; None where it has not been evaluated (or its file is damaged, which is the same)."""
         try:
-            document = json.loads(self._file(song).read_text(encoding="utf-8"))
+            document = read_json(self._file(song))
             rows = tuple(Row(*values) for values in document["rows"])
             return SongResult(document["song"], rows, document["failure"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -185,7 +185,7 @@ def read_results(folder: Path) -> Results:
     """A results folder as it is. Raises EvaluationError where it is none."""
     file = folder / SETTINGS
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = read_json(file)
         if settings["format"] != FORMAT:
             raise ValueError(f"format {settings['format']!r}, this version reads {FORMAT}")
         missing = {"label", "system", "protocol", "instruments", "songs", "files", "unreadable"} - set(settings)

@@ -11,12 +11,12 @@ songs; train, validation and test among them are splits.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stemwise.errors import SongError
+from stemwise.files import read_json
 from stemwise.songs.scanning import (
     SPLITS,
     SUFFIXES,
@@ -204,7 +204,7 @@ def _looks_like_song(path: Path) -> bool:
 def _metadata(path: Path) -> dict[str, Any]:
     """`song.json`, where there is one; metadata never decides whether a song can be read, so a bad file is no error."""
     try:
-        loaded = json.loads((path / "song.json").read_text(encoding="utf-8"))
+        loaded = read_json(path / "song.json")
     except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}

@@ -10,7 +10,6 @@ published split, and no mixture.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stemwise.errors import SongError
+from stemwise.files import read_json
 from stemwise.songs.scanning import Scan, assemble, collect, folders, split_above, usable
 from stemwise.songs.song import Song
 from stemwise.songs.source import File
@@ -119,7 +119,7 @@ def _song(place: Path, root: Path) -> Song:
 
 def _metadata(file: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         stems = found["stems"]
         complete = all(track["id"] for entry in stems for track in (entry["stemName"] and entry.get("tracks")) or ())
     except FileNotFoundError as error:

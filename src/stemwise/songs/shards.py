@@ -11,13 +11,12 @@ several files keeps them: `guitar.1.flac`, `guitar.2.flac`. A window is read by 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stemwise.errors import SongError
-from stemwise.files import sha256
+from stemwise.files import read_json, sha256
 from stemwise.songs.scanning import Problem, Scan, usable
 from stemwise.songs.song import Song
 from stemwise.songs.source import Member
@@ -105,7 +104,7 @@ def shard_name(number: int) -> str:
 
 def _document(file: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise SongError(f"{file}: not readable as JSON ({error}); {_AGAIN}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT or not all(key in found for key in keys):

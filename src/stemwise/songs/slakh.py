@@ -118,7 +118,7 @@ def _metadata(file: Path) -> Mapping[str, Any]:
         found = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError as error:
         raise SongError(f"{file.name} is missing, so its stems have no names; download the track again") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         raise SongError(f"{file.name} is damaged{line}; download the track again") from error

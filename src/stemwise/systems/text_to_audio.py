@@ -6,7 +6,6 @@ pipeline's own loop is not used. States are latents on the scale where noise of 
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from stemwise.codecs.mel import Mel
 from stemwise.diffusion import Denoiser, FromEps, FromV, interpolated, scaled_linear_beta
 from stemwise.errors import ModelError
 from stemwise.extras import needed
+from stemwise.files import read_json
 from stemwise.nets.audioldm2_text import TextEncoders
 from stemwise.systems.prompts import Prompt, descriptions, folded
 
@@ -226,7 +226,7 @@ def text_to_audio(folder: Path) -> TextToAudio:
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: cannot be read ({error}); give the whole folder of the pipeline") from error
     return dict(document)

@@ -15,6 +15,7 @@ import soundfile
 
 from stemwise.errors import ModelError, SongError
 from stemwise.extras import needed
+from stemwise.files import read_json
 from stemwise.songs.synthetic.compose import COMPOSER, compose
 from stemwise.songs.synthetic.fonts import fonts as installed
 from stemwise.songs.synthetic.piece import Piece
@@ -127,14 +128,14 @@ def _palettes(root: Path) -> set[str]:
     found = set()
     for file in root.glob("song-*/song.json"):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # said when its turn comes
-            found.add(json.loads(file.read_text(encoding="utf-8")).get("palette"))
+            found.add(read_json(file).get("palette"))
     return found - {None}
 
 
 def _check_same(folder: Path, fonts: Sounds, rate: int, seconds: float) -> None:
     """Raise SongError where the song of a folder was not made by this composer with these fonts, at this rate, of this length."""
     try:
-        about = json.loads((folder / "song.json").read_text(encoding="utf-8"))
+        about = read_json(folder / "song.json")
         made = (about["fonts"], about["rate"], about["frames"], about.get("composer", COMPOSER))
         length = made[2] / made[1]
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
