@@ -120,6 +120,8 @@ def _weights(content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], None
             r"second\.bias: expected shape \(4,\), found \(3,\)",
         ),
         (_edit("config", {"inner": {"width": 4}}), r"first\.weight: expected shape \(4, 4, 5\), found \(6, 4, 5\)"),
+        (_edit("config", {"inner": {"width": 2**20}}), r"config\.json: config: describes a larger network than"),
+        (_edit("config", {"inner": {"width": -2}}), r"config\.json: no toy can be built from its config"),
         (_weights(lambda content: content[:-20]), "damaged or cut short"),
         (_weights(lambda content: content[:40]), "cut short"),
         (_weights(b""), "not a safetensors file"),

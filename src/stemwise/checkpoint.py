@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
 import struct
 import threading
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,18 @@ def save_model(
 
 def load_model(folder: Path | str) -> nn.Module:
     """The module in a model folder, ready to evaluate, float32 on the CPU. Raises ModelError."""
-    info = read_info(folder)
+    info, weights = read_info(folder), Path(folder) / WEIGHTS
+    _check_is_safetensors(weights)
     try:
-        module = build(info.type, info.config)
+        with _at_most(4 * weights.stat().st_size + 1_000_000):  # some are replaced while a network is built
+            module = build(info.type, info.config)
     except ModelError as error:
         raise ModelError(f"{Path(folder) / CONFIG}: {error}") from error
+    except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{Path(folder) / CONFIG}: no {info.type} can be built from its config ({reason}); export the model again"
+        ) from error
     for name, stated, own in zip(("stems", "rate", "window"), (info.stems, info.rate, info.window), shape_of(module)):
         if stated != own:
             raise ModelError(
@@ -225,6 +233,25 @@ def read_info(folder: Path | str) -> ModelInfo:
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{file}: field missing or of the wrong kind ({error!r}); export the model again") from error
+
+
+@contextlib.contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """Stop a network that has more parameters than that while it is built, before they take memory. Raises ModelError."""
+    builder, left = threading.get_ident(), numbers
+
+    def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        if parameter is not None and threading.get_ident() == builder:
+            left -= parameter.numel()
+            if left < 0:
+                raise ModelError(f"config: describes a larger network than {WEIGHTS} holds; export the model again")
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _same_but_metadata(before: str, after: str) -> bool:
