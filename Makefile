@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.11+, make and git:
+# Two commands do everything on a fresh machine with Python 3.11+ and make:
 #   make demo    install into .venv, separate the song in examples/, print the figures
 #   make test    install the developers' tools too, lint, check types, run all tests
 # Variables: PYTHON (the interpreter), VENV (the environment), TORCH_INDEX (index of torch wheels: CPU or CUDA).
@@ -16,7 +16,7 @@ SONG := examples/song/mix.flac
 help:
 	@sed -n '2,4s/^# *//p' Makefile
 	@echo "  make listen  pages that play context, result and mix of every verb, in listen/"
-	@echo "  make clean   remove the environment and everything that was made"
+	@echo "  make clean   remove $(VENV), build, dist, separated, generated, accompanied, edited and listen, with all in them"
 
 demo: $(VENV)/.core
 	$(BIN)/stemwise separate $(SONG) --overwrite
