@@ -25,6 +25,7 @@ from stemwise.audio_io import read_audio, write_audio
 from stemwise.checkpoint import load_model, save_model
 from stemwise.codecs.melvae import MelVae
 from stemwise.commands.console import Voice
+from stemwise.errors import AudioFileError
 from stemwise.model import Model
 from tiny_band import RATE, music, write_tiny_band
 from tiny_msgld import CODEC
@@ -97,6 +98,45 @@ def test_two_stems_are_one_and_the_rest(run: Run, here: Path) -> None:
     assert tree(folder) == ["drums.wav", "manifest.json", "no_drums.wav"]
     total = sum(read_audio(folder / f"{name}.wav")[0].astype(float) for name in ("drums", "no_drums"))
     assert np.abs(total - read_audio("song.wav")[0]).max() < 1e-5
+
+
+def test_two_stems_share_one_gain_which_the_manifest_holds(run: Run, here: Path) -> None:
+    write_audio("loud.wav", 6 * music(1.0), RATE)
+    run("separate", "loud.wav", "--two-stems", "drums", "--int24")
+    folder = here / "separated/tiny/loud"
+    gain_db = json.loads((folder / "manifest.json").read_text())["gain_db"]
+    total = sum(read_audio(folder / f"{name}.wav")[0].astype(float) for name in ("drums", "no_drums"))
+    assert gain_db < -1 and np.abs(total - 10 ** (gain_db / 20) * read_audio("loud.wav")[0]).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "asked"),
+    [
+        ("separate_file", ("separate", "song.wav", "--evaluations", "3", "--overlap", "0.6", "--flac"),
+         {"evaluations": 3, "overlap": 0.6}),
+        ("generate", ("generate", "--seconds", "0.8", "--stems", "bass", "--seed", "4", "--steps", "2"),
+         {"stems": ("bass",), "seed": 4, "steps": 2}),
+        ("accompany", ("accompany", "bass=song.wav", "--want", "drums", "--seed", "4", "--steps", "2"), {"seed": 4, "steps": 2}),
+        ("edit", ("edit", "song.wav", "--replace", "bass,drums", "--span", "0.2:0.5", "--seed", "4", "--steps", "2",
+                  "--evaluations", "3"),
+         {"remove": (), "extract": (), "replace": ("bass", "drums"), "span": (0.2, 0.5), "seed": 4, "steps": 2, "evaluations": 3}),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)  # fmt: skip
+def test_options_reach_the_model(
+    run: Run, monkeypatch: pytest.MonkeyPatch, verb: str, words: tuple[str, ...], asked: dict[str, Any]
+) -> None:
+    heard: dict[str, Any] = {}
+
+    def hear(self: Model, *given: Any, **wishes: Any) -> None:
+        heard.update(wishes)
+        raise AudioFileError("enough")
+
+    monkeypatch.setattr(Model, verb, hear)
+    assert "enough" in run(*words, code=1).stderr
+    assert {name: heard.get(name) for name in asked} == asked
+    if verb == "separate_file":
+        assert heard["encoding"].extension == "flac"
 
 
 def test_filename_template(run: Run, here: Path) -> None:

@@ -103,6 +103,8 @@ def stems(data: torch.Tensor) -> stemwise.Audio:
         (lambda m: m.separate(music(1.0)), "give rate="),
         (lambda m: m.separate(np.full((2, 100), np.nan, np.float32), rate=RATE), "NaN"),
         (lambda m: m.separate(np.zeros((12, 100), np.float32), rate=RATE), "1 to 8 channels"),
+        (lambda m: m.separate((music(1.0) * 32767).astype(np.int16), rate=RATE), "int16; give floats"),
+        (lambda m: m.separate(torch.ones(2, 100, dtype=torch.int32), rate=RATE), "int32; give floats"),
         (lambda m: m.separate(music(1.0), rate=RATE, evaluations=0), "at least 1"),
         (lambda m: m.separate(music(1.0), rate=RATE, evaluations=5), "at most 4"),
         (lambda m: m.separate(music(1.0), rate=RATE, overlap=0.95), "overlap is 0.95; give a share"),
@@ -131,6 +133,22 @@ def stems(data: torch.Tensor) -> stemwise.Audio:
 def test_contradictory_questions_are_refused(model: Model, ask, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(QueryError, match=message):
         ask(model)
+
+
+def test_a_query_is_the_relation_of_what_is_heard_and_wanted() -> None:
+    bass, both, rest = frozenset({"bass"}), frozenset({"bass", "drums"}), frozenset({"drums", "guitar"})
+    audio = stems(torch.zeros(1, 5, 1, 9))
+    for heard, wanted, span, task in (
+        ({}, both, None, "generate"), ({bass: audio}, rest, None, "accompany"), ({both: audio}, bass, None, "separate"),
+        ({bass: audio, both: audio}, bass, None, "separate"), ({bass: audio}, bass, (0.5, 1.0), "regenerate"),
+    ):  # fmt: skip
+        assert stemwise.Query(heard, wanted, span).task == task
+    for heard, wanted, span, message in (
+        ({bass: audio}, frozenset(), None, "nothing is wanted"), ({bass: audio}, bass, (1.0, 1.0), "the span 1:1 is empty"),
+        ({bass: audio}, bass, (-1.0, 1.0), "is empty"), ({both: audio, rest: audio}, bass, None, "drums is heard in two"),
+    ):  # fmt: skip
+        with pytest.raises(QueryError, match=message):
+            stemwise.Query(heard, wanted, span)
 
 
 @pytest.mark.parametrize("rate", [16000, 22050, 48000])

@@ -18,6 +18,7 @@ from stemwise.audio_io import read_audio, write_audio
 from stemwise.cli import app
 from stemwise.errors import QueryError
 from stemwise.scores import Listening, score_parts
+from stemwise.signals import cut
 from stemwise.stems import Audio
 from stemwise.systems.componet import Componet, ComponetSampling
 from stemwise.systems.componet_system import ComponetSystem
@@ -77,6 +78,34 @@ def test_parts_of_what_was_heard_sum_to_it(folder: Path, song: np.ndarray) -> No
     assert halves[0].shape == song.shape and not torch.allclose(halves[0][0], halves[0][1])
     rest = song - halves[0].numpy()
     assert float(np.abs(rest).max()) > 1e-3
+
+
+def test_the_first_part_is_what_was_wanted_and_every_window_hears_its_own_stretch(folder: Path) -> None:
+    model = stemwise.load(folder)
+    system: Any = model.system
+    ramp = 0.1 * np.linspace(0, 1, 9000, dtype=np.float32)[None]
+
+    def split(wave: torch.Tensor, heard: object, parts: list[Any], *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        shares = [0.75 if tuple(part) == ("bass",) else 0.25 for part in parts]
+        return torch.stack([share * wave for share in shares], 1), 0 * wave
+
+    object.__setattr__(system, "split", split)
+    found = stemwise.recompose(model, ramp, STEMS, ("bass",), rate=model.rate).data[0, 0]
+    np.testing.assert_allclose(found, 0.75 * ramp, atol=1e-6)
+    heard: list[torch.Tensor] = []
+    drawn: list[int] = []
+
+    def answer(mix: torch.Tensor, *_: object, seeds: list[int], **rest: object) -> torch.Tensor:
+        heard.append(mix)
+        drawn.extend(seeds)
+        return torch.zeros(1, system.window)
+
+    object.__setattr__(system, "answer", answer)
+    stemwise.recompose(model, ramp, ("bass",), ("drums",), rate=model.rate, seed=3)
+    hop = system.window - system.seam.overlap
+    assert len(heard) > 2 and len(set(drawn)) == len(heard)
+    for index, mix in enumerate(heard):
+        assert torch.equal(mix, cut(torch.from_numpy(ramp[0]), index * hop, system.window))
 
 
 def test_a_separation_takes_its_own_number_of_steps(tmp_path: Path, song: np.ndarray) -> None:
