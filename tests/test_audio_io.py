@@ -199,6 +199,13 @@ def test_truncated_data_say_how_much_is_there(tmp_path: Path, how: Encoding) -> 
     assert 1.3 < there <= 1.51
 
 
+def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "song.wav", noise(1, 20_000), RATE)
+    with open_audio(path) as source, pytest.raises(AudioFileError, match="the file is cut off"):
+        os.truncate(path, 40_000)
+        list(source.blocks(1_000))
+
+
 def test_truncated_aiff_and_rf64(tmp_path: Path) -> None:
     for name, kind in (("cut.aiff", "AIFF"), ("cut.wav", "RF64"), ("cut.au", "AU"), ("cut.w64", "W64")):
         path = tmp_path / name
@@ -213,7 +220,7 @@ def test_no_samples(tmp_path: Path) -> None:
     refusal(tmp_path / "none.wav", "no samples", "again")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -2e6])
 def test_the_first_sample_that_is_no_number_is_named(tmp_path: Path, value: float) -> None:
     signal = noise(2, 200_000)
     signal[1, 132_300:] = value
@@ -304,6 +311,13 @@ def test_a_round_trip_has_no_delay() -> None:
     up = resample(signal, 22_050, 48_000)
     back = np.concatenate(list(resample_blocks([up], 48_000, 22_050, frames=lambda: 20_000)), axis=1)
     assert np.abs(back - signal).max() < 1e-5
+
+
+def test_a_round_trip_does_not_break_off_where_the_way_back_is_shorter() -> None:
+    """44102 frames are 8000.4 at 8 kHz, and those 44100: the last two are the end of the filter's tone, not silence."""
+    there = resample(np.full((1, 44_102), 0.5, np.float32), 44_100, 8_000)
+    back = np.concatenate(list(resample_blocks([there], 8_000, 44_100, frames=lambda: 44_102)), axis=1)
+    assert back.shape == (1, 44_102) and (np.abs(back[:, -2:]) > 0.01).all()
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -454,6 +468,34 @@ def test_stems_appear_together_or_not_at_all(tmp_path: Path) -> None:
             writer.write(np.zeros((2, 1, 1_000), np.float32))
             raise RuntimeError
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [FLOAT_WAV, encoding("flac")], ids=["float", "integer"])
+@pytest.mark.parametrize("step", ["_open_as", "write", "close"])
+def test_where_one_stem_fails_none_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Encoding, step: str
+) -> None:
+    """Neither what is finished already nor what was hidden."""
+    whole = getattr(AudioWriter, step)
+
+    def failing(self: AudioWriter, *given: object) -> object:
+        if self.path.stem == "b":
+            raise OSError("no")
+        return whole(self, *given)
+
+    monkeypatch.setattr(AudioWriter, step, failing)
+    with pytest.raises(OSError, match="no"), StemWriter(tmp_path, ["a", "b"], RATE, 1, how) as writer:
+        writer.write(np.zeros((2, 1, 1_000), np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_which_less_reached_the_disk_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorter = write_audio(tmp_path / "short.wav", noise(1, 10), RATE)
+    whole = writing_module.start_sndfile
+    monkeypatch.setattr(writing_module, "start_sndfile", lambda _: whole(shorter))
+    with pytest.raises(AudioFileError, match="only 10 of 20 frames reached the disk"):
+        write_audio(tmp_path / "out.wav", noise(1, 20), RATE)
+    assert list(tmp_path.iterdir()) == [shorter]
 
 
 # --- output folders --------------------------------------------------------------------------------------------------

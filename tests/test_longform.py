@@ -160,6 +160,20 @@ def test_silence_is_exact_and_assigned() -> None:
     assert (report.null_dbfs, report.unassigned_share, report.peak) == (-300.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize(("gain", "null"), [(1, 0.25), (8, 0.5)])
+def test_what_stems_lack_that_stay_as_they_are_is_measured(gain: float, null: float) -> None:
+    """Relative to full scale, or to the peak of what is louder; peaks below zero are peaks."""
+    signal = -gain * np.abs(noise(2, 5_000))
+    signal[0, 1_500] = -gain * 0.5
+    separated, report = separate_whole(
+        ArraySource(signal, 8_000), lambda x, told: 0.5 * shares(x, told), STEMS, Windowing(8_000, 1_000, closed=False)
+    )
+    for stem, share in zip(separated, SHARES):
+        assert np.abs(stem - 0.5 * share * signal).max() < 1e-5
+    assert report.null_dbfs == pytest.approx(20 * math.log10(null), abs=1e-3)
+    assert report.peak == pytest.approx(0.125 * gain)
+
+
 # --- channels and windows --------------------------------------------------------------------------------------------
 
 
@@ -379,7 +393,7 @@ def test_a_source_that_is_longer_or_shorter_than_it_says() -> None:
         told: list[Progress] = []
         separated, report = separate_whole(source, shares, STEMS, Windowing(16_000, 3_000), told.append)
         assert separated.shape[2] == report.frames == 9_999
-        assert all(0 <= p.fraction <= 1 for p in told)
+        assert all(0 <= p.fraction <= 1 and p.done_seconds <= p.total_seconds for p in told)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

@@ -108,11 +108,37 @@ def test_sums_are_written_block_by_block(tmp_path: Path) -> None:
     assert np.abs(read_audio(written.paths["no_bass"])[0] - expected).max() < 1e-7
 
 
+def test_songs_longer_than_a_block_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written, measured and summed block by block; what is loudest may be below zero, and in any block."""
+    monkeypatch.setattr("stemwise.outputs._BLOCK", 700)
+    stems = audio()
+    stems.data[0, 0, 1, 1500] = -0.9
+    written = write_stems(tmp_path, stems, extra={MIX: stems.mix()[0].numpy()})
+    assert torch.equal(load_stems(read_folder(tmp_path, STEMS)).data, stems.data)
+    facts = finish(tmp_path, Made("edit", "band", {}, 7, {}), written.paths)["stems"]["bass"]
+    assert facts["peak_dbfs"] == pytest.approx(20 * np.log10(0.9), abs=0.01)
+    rms = float(stems.data[0, 0].double().square().mean().sqrt())
+    assert facts["rms_dbfs"] == pytest.approx(20 * np.log10(rms), abs=0.01)
+    total = write_sums(tmp_path / "out", {"all": [written.paths[name] for name in STEMS]}).paths["all"]
+    assert np.abs(read_audio(total)[0] - stems.data[0].sum(0).numpy()).max() < 1e-6
+
+
 def test_sum_refuses_stems_that_differ(tmp_path: Path) -> None:
     a = write_audio(tmp_path / "a.wav", music(0.5, rate=RATE), RATE)
     b = write_audio(tmp_path / "b.wav", music(0.4, rate=RATE), RATE)
     with pytest.raises(AudioFileError, match=r"b\.wav: 3200 frames"):
         write_sums(tmp_path / "out", {"c": [a, b]})
+    write_audio(b, music(0.5, rate=RATE), 2 * RATE)
+    with pytest.raises(AudioFileError, match=r"b\.wav: 4000 frames of 2 channels at 16000 Hz"):
+        write_sums(tmp_path / "out", {"c": [a, b]})
+
+
+def test_two_stems_of_one_slot_are_not_one_of_them(made: Path) -> None:
+    document = json.loads((made / MANIFEST).read_text())
+    document["stems"]["guitar"] = document["stems"]["bass"]
+    (made / MANIFEST).write_text(json.dumps(document))
+    with pytest.raises(AudioFileError, match="two stems are named guitar"):
+        load_stems(read_folder(made, KNOWN))
 
 
 @pytest.mark.parametrize(
@@ -158,18 +184,20 @@ def test_a_song_keeps_its_mix_in_every_encoding(tmp_path: Path, how: Encoding, s
     assert np.array_equal(load_song(found).mix()[0].numpy(), read_audio(found.mix)[0])
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.03])
 @pytest.mark.parametrize("how", [FLOAT_WAV, encoding("wav", 16), encoding("mp3")])
-def test_a_mix_that_holds_more_than_the_stems_is_refused(tmp_path: Path, how: Encoding) -> None:
-    stems = audio()
+def test_a_mix_that_holds_more_than_the_stems_is_refused(tmp_path: Path, how: Encoding, scale: float) -> None:
+    stems = audio(scale)
     paths = write_stems(tmp_path, stems, how, {MIX: stems.mix()[0].numpy()}).paths
     paths["drums"].unlink()
     with pytest.raises(
         AudioFileError, match=rf"mix\.{how.extension}: holds more .*bass.*Give mix.{how.extension} alone"
     ):
         load_song(read_folder(tmp_path, STEMS))
-    write_audio(paths[MIX], music(0.4, rate=RATE), RATE, how)
-    with pytest.raises(AudioFileError, match="differs from the stems beside it"):
-        load_song(read_folder(tmp_path, STEMS))
+    for seconds, rate in ((0.4, RATE), (0.25, 2 * RATE)):  # the other rate with as many frames
+        write_audio(paths[MIX], music(seconds, rate=rate), rate, how)
+        with pytest.raises(AudioFileError, match="differs from the stems beside it"):
+            load_song(read_folder(tmp_path, STEMS))
 
 
 def test_folder_without_stems_is_refused(tmp_path: Path) -> None:
