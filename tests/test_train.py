@@ -14,7 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from typer.testing import CliRunner
 
@@ -122,6 +124,40 @@ def test_learns_logs_and_keeps_the_best(songs: Path, tmp_path: Path) -> None:
     assert checkpoint.read_info(tmp_path / "run" / "best").metadata["validation_loss"] == outcome.best
     assert [file.name for file in runs.checkpoints(tmp_path / "run")] == ["step-000000016.ckpt", "step-000000024.ckpt"]
     assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+
+
+def test_a_step_is_one_clipped_gradient_and_validation_a_mean_over_windows(tmp_path: Path) -> None:
+    """All windows are alike and the weights stay, so every step has the same gradient; the last validation batch is short."""
+    (tmp_path / "songs" / "one").mkdir(parents=True)
+    for name, level in (("bass", 0.1), ("drums", 0.2)):
+        soundfile.write(tmp_path / "songs" / "one" / f"{name}.wav", np.full((4000, 2), level), 8000, subtype="FLOAT")
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", tmp_path / "songs", tmp_path / "run", steps=3, log_every=1)
+    still = [
+        "model.config.noise=0",
+        "model.config.dropout=0",
+        "data.augmentation=null",
+        "optim.muon=[]",
+        "optim.lr=1e-9",
+    ]
+    train(load_recipe(path, [*still, "optim.clip=0.001"]), accelerator="cpu", notice=lambda _: None)
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    norms = [float(row["value"]) for row in rows if row["name"] == "train/gradient_norm"]
+    assert len(norms) == 3 and norms[0] > 0.002 and norms == pytest.approx([norms[0]] * 3, rel=1e-4)
+    assert {round(float(row["value"]), 6) for row in rows if row["name"].endswith("/level")} == {0.15}
+    state = runs.newest_state(tmp_path / "run")
+    assert state is not None
+    taken = torch.cat([one["exp_avg"].flatten() for one in state["optimizers"][0]["state"].values()])
+    assert float(taken.norm()) == pytest.approx((1 - 0.9**3) * 0.001, rel=1e-3)
+
+
+def test_the_best_weights_are_averaged_ones(songs: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run", steps=2))
+    train(recipe, accelerator="cpu", notice=lambda _: None)
+    state = runs.newest_state(tmp_path / "run")
+    assert state is not None
+    for name, parameter in checkpoint.load_model(tmp_path / "run" / "best").named_parameters():
+        assert torch.equal(parameter, state["ema"][name])
+        assert not torch.equal(parameter, state["model"][name])
 
 
 def test_workers_do_not_change_the_weights(songs: Path, reference: dict[str, object], tmp_path: Path) -> None:

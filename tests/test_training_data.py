@@ -68,6 +68,23 @@ def test_sets_are_drawn_by_length_or_by_weight(tmp_path: Path) -> None:
     assert abs(share(f"[{{path: {a}, weight: 3}}, {{path: {b}, weight: 1}}]") - 0.75) < 0.07
 
 
+def test_validation_hears_the_songs_as_they_are_and_the_same_in_every_run(tmp_path: Path) -> None:
+    songs = trainable_toy.write_songs(tmp_path / "songs", count=1)
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", songs, tmp_path / "run")
+    raw = np.stack([soundfile.read(songs / "song-0" / f"{name}.wav")[0].T for name in ("bass", "drums")])
+    heard = []
+    for seed in (0, 1):
+        recipe = load_recipe(path, [f"seed={seed}", "data.augmentation={gain_db: [-6, -3], polarity: 1}"])
+        material = training_data.read(recipe, lambda _: None)
+        training, held_out = material.streams(checkpoint.build(recipe.model.type, recipe.model.config))
+        assert held_out is not None
+        heard.append((training[0], held_out[0]))
+    assert torch.equal(heard[0][1], heard[1][1]) and not torch.equal(heard[0][0], heard[1][0])
+    window = heard[0][1].numpy()
+    start = int(np.flatnonzero(np.isclose(raw[0, 0], window[0, 0, 0], atol=1e-6))[0])
+    np.testing.assert_allclose(window, raw[..., start : start + window.shape[-1]], atol=1e-6)
+
+
 def test_songs_that_do_not_fill_a_window_are_counted(tmp_path: Path) -> None:
     write_song(tmp_path / "data" / "short", {"bass": 0.1})
     write_song(tmp_path / "data" / "long", {"bass": 0.1}, frames=12_000)
@@ -163,6 +180,15 @@ def test_pairs_hear_every_file_unless_grouped(tmp_path: Path, monkeypatch: pytes
         opened(tmp_path, f"data.train={tmp_path / 'data'}", *pairs)
     with pytest.raises(RecipeError, match="mixtures and pairs exclude each other"):
         opened(tmp_path, "data.mixtures={}", *pairs)
+
+
+def test_pairs_are_validated_at_their_own_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable_toy.Toy, "learns_from", "pairs", raising=False)
+    write_song(tmp_path / "data" / "one", {"bass": 0.1, "drums": 0.2})
+    path = trainable_toy.write_recipe(tmp_path / "toy.yaml", tmp_path / "data", tmp_path / "run")
+    recipe = load_recipe(path, ["data.pairs={per_song: 2, gain_db: 6}", "train.batch=2", "data.augmentation=null"])
+    streams = training_data.read(recipe, lambda _: None).streams(checkpoint.build("toy", {}))
+    assert [stream.options.gain_db for stream in streams] == [6, 0]  # type: ignore[union-attr]
 
 
 def test_kept_latents_are_those_of_the_models_floor(tmp_path: Path) -> None:
