@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import pickle
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +193,27 @@ def test_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="no space"):
         write_atomically(file, b"new")
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        about = os.fstat(handle)
+        done.append("folder" if stat.S_ISDIR(about.st_mode) else about.st_size)
+        sync(handle)
+
+    def renamed(old: Path, new: Path) -> None:
+        done.append("name")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_atomically(tmp_path / "file", b"four")
+    assert done == [4, "name", "folder"]
 
 
 @pytest.mark.parametrize(("rate", "left"), [(8000, True), (16000, False)])

@@ -164,13 +164,13 @@ def test_one_churned_step_with_resampling_is_the_msdm_loop() -> None:
     hat = a * (1 + min(5 / 1, math.sqrt(2) - 1))
     x = a * start
     for turn in range(2):
-        x = x + math.sqrt(hat**2 - a**2) * churn[turn]
+        x = x + 1.1 * math.sqrt(hat**2 - a**2) * churn[turn]
         x = x + (b - hat) * (x - nonlinear(x, torch.tensor(hat, dtype=F64))) / hat
         if turn == 0:
             x = x + math.sqrt(a**2 - b**2) * back
     noise = tape([start, churn[0], back, churn[1]])
     levels = torch.tensor([a, b], dtype=F64)
-    got = last(sample(nonlinear, levels, noise, constraint=Free(SHAPE), churn=Churn(5.0), resample=2)).x
+    got = last(sample(nonlinear, levels, noise, constraint=Free(SHAPE), churn=Churn(5.0, scale=1.1), resample=2)).x
     torch.testing.assert_close(got, x)
 
 
@@ -185,6 +185,7 @@ def test_states_tell_where_the_loop_is() -> None:
     states = list(sample(nonlinear, levels, seeded(0, dtype=F64), constraint=Free(SHAPE), resample=2))
     assert [(s.index, s.turn) for s in states] == [(i, r) for i in range(4) for r in range(2)]
     assert [s.sigma.item() for s in states[::2]] == levels[1:].tolist()
+    assert [s.share for s in states] == [(k + 1) / 8 for k in range(8)]
     torch.testing.assert_close(states[-1].x, states[-1].denoised)
 
 

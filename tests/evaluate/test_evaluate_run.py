@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import stemwise.evaluate.results as results_module
 from stemwise.errors import Cancelled, EvaluationError, QueryError, RecipeError
 from stemwise.evaluate import Entrant, Protocol, Question, Results, evaluate, figures, metric
 from stemwise.evaluate.baselines import ground_truth, mixture_over_k, oracle_mask
+from stemwise.evaluate.results import SongResult
 from stemwise.metrics.separation import si_sdr
 from stemwise.songs import Song
 from stemwise.stems import Audio
@@ -124,6 +127,31 @@ def test_shards_add_up_to_the_whole(songs: list[Song], tmp_path: Path) -> None:
     (merged,) = evaluate([Entrant("x", ground_truth, {})], songs, ASKED, tmp_path / "shared")  # asks nobody
     (whole,) = evaluate(entrants, songs, ASKED, tmp_path / "whole")
     assert all_rows(merged) == all_rows(whole)
+
+
+def test_a_song_is_finished_only_with_its_frames(songs: list[Song], tmp_path: Path, monkeypatch) -> None:
+    (results,) = evaluate([Entrant("x", blurred, {})], songs[:1], ASKED, tmp_path / "out")
+    write = results_module.write_atomically
+
+    def killed(file: Path, content: bytes) -> None:
+        if file.suffix == ".npz":
+            raise KeyboardInterrupt
+        write(file, content)
+
+    monkeypatch.setattr(results_module, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        results.keep(SongResult("song-7", ()), {"emb": np.zeros((2, 3))})
+    assert not results.has("song-7")
+
+
+def test_what_other_machines_are_writing_is_left_alone(songs: list[Song], tmp_path: Path) -> None:
+    evaluate([Entrant("x", blurred, {})], songs, ASKED, tmp_path / "out", shard=(0, 2))
+    young, old = (tmp_path / "out" / "x" / "songs" / name for name in (".young.tmp", ".old.tmp"))
+    for file in (young, old):
+        file.touch()
+    os.utime(old, (time.time() - 7200,) * 2)
+    evaluate([Entrant("x", blurred, {})], songs, ASKED, tmp_path / "out", shard=(1, 2))
+    assert young.exists() and not old.exists()
 
 
 def test_other_settings_in_the_same_folder_are_refused(songs: list[Song], tmp_path: Path) -> None:

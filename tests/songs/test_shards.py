@@ -194,6 +194,16 @@ def test_killed_pack_is_continued(source: Path, packed: Path, tmp_path: Path, pl
     }
 
 
+def test_a_shard_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in" / "one").mkdir(parents=True)
+    soundfile.write(tmp_path / "in" / "one" / "bass.wav", np.full((400, 1), 0.1), RATE)
+    done: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_ino) or sync(handle))
+    list(pack(folder(tmp_path / "in"), tmp_path / "out"))
+    assert (tmp_path / "out" / "shard-000000.tar").stat().st_ino in done
+
+
 def test_what_cannot_be_decoded_is_left_out_by_name(source: Path, tmp_path: Path) -> None:
     shutil.copytree(source, tmp_path / "source")
     broken = tmp_path / "source" / "second" / "flac24.flac"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stemwise.errors import SongError
 from stemwise.songs import Augmentation, Song, WindowOptions, Windows, folder
-from stemwise.songs.window import Batches, read_at
+from stemwise.songs.window import Batches, loud, read_at
 
 RATE = 8000
 STEMS = ("bass", "drums", "piano")
@@ -51,6 +51,20 @@ def test_songs_are_drawn_by_length_and_absent_stems_are_silent(songs: list[Song]
     first = sum(abs(float(window[0, 0, 0]) - 0.11) < 1e-6 for window in windows)
     assert 250 < first < 350  # 6000 of 8000 frames: 300 expected
     assert all(not window[2].any() for window in windows)
+
+
+def test_windows_lie_anywhere_in_a_song_and_never_beyond_its_end(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    soundfile.write(tmp_path / "one" / "bass.wav", np.arange(1, 2049) / 4096, RATE, subtype="FLOAT")
+    windows = Windows(folder(tmp_path), WindowOptions(("bass",), RATE, 512), 0)
+    starts = [round(float(windows[index][0, 0, 0]) * 4096) - 1 for index in range(200)]
+    assert min(starts) < 60 and 1480 < max(starts) <= 1536
+    assert all(windows[index][0, 0].all() for index in range(50))
+
+
+def test_silence_begins_at_the_floor() -> None:
+    block = 10 ** (np.array([-59.0, -61.0, -300.0]) / 20)[:, None, None] * np.ones((3, 2, 100))
+    assert loud(block, -60.0).tolist() == [True, False, False]
 
 
 def test_remix_takes_stems_from_different_songs(songs: list[Song]) -> None:

@@ -130,6 +130,16 @@ def test_two_equal_notes_are_both_kept(tmp_path: Path) -> None:
     assert np.array_equal(multiset(back.notes), multiset(music.notes))
 
 
+def test_a_part_has_the_controllers_and_bends_of_the_track_of_most_of_its_notes(tmp_path: Path) -> None:
+    few = midi((0, b"\xb0\x40\x01"), ON, OFF)[14:]
+    on, off = (0, b"\x91\x40\x40"), (240, b"\x81\x40\x40")
+    most = midi((0, b"\xb1\x40\x02"), (0, b"\xe1\x00\x50"), on, off, on, off)[14:]
+    (tmp_path / "a.mid").write_bytes(b"MThd" + struct.pack(">IHHH", 6, 1, 2, 480) + few + most)
+    back = again(read_midi(tmp_path / "a.mid"), np.zeros(3, int), tmp_path)
+    (track,) = back.score.tracks
+    assert ([one.value for one in track.controls], len(track.pitch_bends)) == ([2], 1)
+
+
 def test_text_and_system_exclusive_messages_are_written_back_and_the_rest_is_named(tmp_path: Path) -> None:
     sysex, text, aftertouch = b"\xf0\x03\x7e\x7f\xf7", b"\xff\x01\x02hi", b"\xa0\x3c\x11"
     (tmp_path / "a.mid").write_bytes(
