@@ -29,6 +29,8 @@ def test_width_is_that_of_a_mean_of_gaussians() -> None:
     half = 1.96 * data.std() / math.sqrt(len(data))
     assert interval.high - interval.mean == pytest.approx(half, rel=0.04)
     assert interval.mean - interval.low == pytest.approx(half, rel=0.04)
+    narrow = bootstrap(data, n=40_000, level=0.6827)
+    assert (narrow.high - narrow.low) / 2 == pytest.approx(half / 1.96, rel=0.04)
 
 
 def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
