@@ -359,8 +359,8 @@ def test_what_hears_the_whole_song_answers_for_it_and_progress_does_not_wait() -
 
 @pytest.mark.parametrize("how", [FLOAT_WAV, encoding("flac")], ids=["float", "integer"])
 def test_cancellation_leaves_nothing(tmp_path: Path, how: object) -> None:
-    def stop_half_way(progress: Progress) -> bool:
-        return progress.fraction < 0.5
+    def stop_half_way(progress: Progress) -> np.bool_:
+        return np.bool_(progress.fraction < 0.5)
 
     with pytest.raises(Cancelled, match=r"song.wav.*stopped after 1\.\d s"), output_folder(tmp_path / "out") as folder:
         writer = StemWriter(folder, STEMS, 8_000, 2, how)  # type: ignore[arg-type]

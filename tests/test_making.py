@@ -10,7 +10,7 @@ import torch
 
 from plain_system import HOP, RATE, WINDOW, plain
 from stemwise.audio_io import read_audio, write_audio
-from stemwise.signals import channels_at, cut, stereo_back
+from stemwise.signals import channels_at, cut, span_weights, stereo_back
 from stemwise.stems import Audio
 
 
@@ -96,6 +96,12 @@ def test_a_span_hears_half_a_window_around_it_and_knows_what_stays() -> None:
     weight = torch.minimum(torch.arange(41, 61), torch.arange(60, 40, -1)) / 160
     expected = stems["drums"][0, 0, middle] * (1 - weight) + one.made[0, 0, 190:210] * weight
     torch.testing.assert_close(made["drums'"][0, 0, middle], expected)
+
+
+def test_a_span_fades_inside_and_not_at_the_ends_of_the_song() -> None:
+    first, last = span_weights((0.0, 0.05), 800, RATE), span_weights((0.05, 9.0), 800, RATE)
+    assert first[:240].eq(1).all() and first[399] == 1 / 160 and not first[400:].any()
+    assert last[560:].eq(1).all() and last[400] == 1 / 160 and not last[:400].any()
 
 
 def test_of_more_channels_odd_ones_are_left_and_even_ones_right() -> None:

@@ -70,6 +70,7 @@ def test_windows_with_a_silent_side_are_left_out(stems: dict[str, np.ndarray]) -
     assert found.coverage == pytest.approx(0.4)
     silent = curve(PlainEncoder(), listen({**stems, "bass": 0 * stems["bass"]}), REST, BASS)
     assert len(silent.starts) == 0
+    assert listen({**stems, "bass": 0 * stems["bass"]}).correlation(REST, BASS) == 0.0
     assert silent.coverage == 0.0
 
 

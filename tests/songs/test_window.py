@@ -53,6 +53,12 @@ def test_songs_are_drawn_by_length_and_absent_stems_are_silent(songs: list[Song]
     assert all(not window[2].any() for window in windows)
 
 
+def test_weights_stay_with_their_songs_where_others_are_left_out(songs: list[Song]) -> None:
+    deaf = dataclasses.replace(songs[0], stems={"vocals": songs[0].stems["bass"]})
+    windows = Windows([deaf, *songs], PLAIN, 0, weights=[5.0, 0.0, 1.0])
+    assert {round(float(windows[index][0, 0, 0]), 2) for index in range(30)} == {0.21}
+
+
 def test_windows_lie_anywhere_in_a_song_and_never_beyond_its_end(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     soundfile.write(tmp_path / "one" / "bass.wav", np.arange(1, 2049) / 4096, RATE, subtype="FLOAT")
