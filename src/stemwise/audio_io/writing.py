@@ -201,8 +201,9 @@ class AudioWriter:
             )
         except (soundfile.SoundFileError, ValueError) as error:
             self._partial.unlink(missing_ok=True)
+            reason = str(getattr(error, "error_string", error)).strip().rstrip(".")  # without the hidden file's name
             raise AudioFileError(
-                f"{self.path}: {how.extension} cannot hold {self.channels} channels at {self.rate} Hz ({error}). "
+                f"{self.path}: {how.extension} cannot hold {self.channels} channels at {self.rate} Hz ({reason}). "
                 "Choose wav or flac."
             ) from error
 
