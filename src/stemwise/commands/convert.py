@@ -37,7 +37,9 @@ def convert(
     ] = None,
     prompts: Annotated[
         str | None,
-        typer.Option("--prompts", help="componet: their form, released or the paper's.", show_default=False),
+        typer.Option(
+            "--prompts", help="componet: the form of its prompts, released (the default) or paper.", show_default=False
+        ),
     ] = None,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
