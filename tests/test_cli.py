@@ -418,7 +418,7 @@ def test_full_disk_leaves_nothing(here: Path, model: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    words = [sys.executable, "-m", "stemwise.cli", "separate", "song.wav", "-n", str(model)]
+    words = [sys.executable, "-m", "stemwise", "separate", "song.wav", "-n", str(model)]
     done = subprocess.run(words, preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
