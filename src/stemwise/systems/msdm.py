@@ -40,8 +40,9 @@ class Separation:
     ``rule`` is the step rule, but `gaussian-exact` has its own. ``drop`` is the stem that the Dirac likelihood eliminates (empty:
     the first), ``gamma`` the Gaussian's width over sigma, as the paper counts it. ``churn`` and ``resample`` (the corrector) as in
     `diffusion.sample`. ``temperature`` scales the noise that is started from: 1 draws a sample of the stems, 0 goes for their mean
-    given the mixture, which has the least squared error and which it meets exactly where stems are Gaussian; None is 0 for the
-    projection, 1 for all others. ``trust`` is how much of its network a prior of powers believes in the projection: estimates on
+    given the mixture, which has the least squared error; where stems are Gaussian it meets that for a large ``sigma_max``, while at
+    0.5 and 12 steps one of standard deviation 0.2 gets 0.67 of a mixture of which it is 0.76. None is 0 for the projection, 1 for
+    all others. ``trust`` is how much of its network a prior of powers believes in the projection: estimates on
     the way lack the noise of its training and have more of each other in them, so it is too sure.
     """
 
