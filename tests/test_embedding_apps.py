@@ -144,6 +144,12 @@ def test_a_closed_stream_stops_nothing(tmp_path: Path, closed: str) -> None:
     assert len(list(tmp_path.glob("separated/tiny/song/*.wav"))) == 5
 
 
+def test_opening_a_model_leaves_the_hosts_random_numbers_alone(model: Model) -> None:
+    before = torch.get_rng_state()
+    stemwise.load(model.folder, "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_public_names_are_listed() -> None:
     ask: Callable[[], list[str]] = stemwise.__dir__
     assert set(stemwise.__all__) <= set(ask())

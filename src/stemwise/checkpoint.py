@@ -146,7 +146,8 @@ def load_model(folder: Path | str) -> nn.Module:
     info, weights = read_info(folder), Path(folder) / WEIGHTS
     _check_is_safetensors(weights)
     try:
-        with _at_most(4 * weights.stat().st_size + 1_000_000):  # some are replaced while a network is built
+        most = 4 * weights.stat().st_size + 1_000_000  # some are replaced while a network is built
+        with _BUILDING, torch.random.fork_rng(devices=[]), _at_most(most):  # what is drawn is replaced by what is stored
             module = build(info.type, info.config)
     except ModelError as error:
         raise ModelError(f"{Path(folder) / CONFIG}: {error}") from error
