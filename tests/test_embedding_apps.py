@@ -121,6 +121,25 @@ def test_stems_of_unlike_shapes_are_refused_and_arrays_are_taken() -> None:
         Audio(("bass",), torch.ones(1, 1, 1, 4), RATE, torch.ones(1, 4))
 
 
+@pytest.mark.filterwarnings("error")
+def test_stems_are_made_of_arrays_of_any_layout() -> None:
+    plain = music(0.1)
+    frozen = plain.copy()
+    frozen.setflags(write=False)
+    for array in (plain.astype(">f4"), np.asfortranarray(plain), frozen):
+        assert torch.equal(Audio.of({"bass": array}, RATE)["bass"][0], torch.from_numpy(plain))
+    backwards = Audio.of({"bass": plain[:, ::-1]}, RATE)["bass"][0]
+    assert torch.equal(backwards, torch.from_numpy(plain).flip(1))
+    learnt = Audio.of({"bass": torch.from_numpy(plain).requires_grad_()}, RATE)
+    assert np.array_equal(learnt.numpy()["bass"], plain)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint8, bool, object])
+def test_stems_of_anything_but_floats_are_refused(kind: type) -> None:
+    with pytest.raises(QueryError, match="give floats from -1 to 1"):
+        Audio.of({"bass": np.ones((1, 4), kind)}, RATE)
+
+
 def test_wild_samples_and_whole_numbers_are_refused(model: Model, tmp_path: Path) -> None:
     wave = music(1.0).copy()
     wave[0, 50] = 1e20

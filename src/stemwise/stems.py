@@ -41,6 +41,10 @@ class Audio:
                 f"stems {', '.join(self.names)} need data of shape (batch, {len(self.names)}, channel, time); "
                 f"got {tuple(self.data.shape)}"
             )
+        if not self.data.is_floating_point():
+            raise QueryError(
+                f"the samples are {self.data.dtype}; give floats from -1 to 1, such as x / 32768 of 16-bit samples"
+            )
         shape = (*self.data.shape[:1], *self.data.shape[2:])
         if self.mixture is not None and tuple(self.mixture.shape) != shape:
             raise QueryError(f"the mixture of these stems must have the shape {shape}; got {tuple(self.mixture.shape)}")
@@ -50,7 +54,7 @@ class Audio:
     @classmethod
     def of(cls, stems: Mapping[str, Tensor | np.ndarray], rate: int) -> Audio:
         """Stems from a mapping of name to (channel, time) or (batch, channel, time), all of one shape. Raises `QueryError`."""
-        signals = {name: torch.as_tensor(signal) for name, signal in stems.items()}
+        signals = {name: x if isinstance(x, Tensor) else torch.from_numpy(_native(x)) for name, x in stems.items()}
         if len({signal.shape for signal in signals.values()}) != 1 or next(iter(signals.values())).dim() not in (2, 3):
             said = ", ".join(f"{name} {tuple(signal.shape)}" for name, signal in signals.items())
             raise QueryError(
@@ -93,7 +97,7 @@ class Audio:
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The first item of the batch as a mapping from name to array (channel, time); on the CPU they share its memory."""
-        return {name: self.data[0, i].cpu().numpy() for i, name in enumerate(self.names)}
+        return {name: self.data[0, i].detach().cpu().numpy() for i, name in enumerate(self.names)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,14 @@ class Rolls:
         """The named stems alone, in the order asked for."""
         chosen = named(names)
         return replace(self, names=chosen, data=self.data[:, [index(name, self.names) for name in chosen]])
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The array where tensors can share its memory, else a copy: in order, writable, in the machine's byte order."""
+    array = np.asarray(array)
+    if not np.issubdtype(array.dtype, np.number):
+        raise QueryError(f"the samples are {array.dtype}; give floats from -1 to 1")
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
 
 
 def _digest(signal: Tensor) -> bytes:
