@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,13 @@ def test_wild_samples_and_whole_numbers_are_refused(model: Model, tmp_path: Path
     for whole in (np.ones((1, 4), np.int16), torch.ones(1, 4, dtype=torch.int32)):
         with pytest.raises(QueryError, match="give floats from -1 to 1"):
             model.separate(whole, rate=RATE)
+
+
+@pytest.mark.parametrize("thing", [None, io.BytesIO(b"RIFF"), b"song.wav", (music(0.1), RATE)])
+@pytest.mark.parametrize("rate", [None, RATE])
+def test_what_is_no_signal_is_named(model: Model, thing: Any, rate: int | None) -> None:
+    with pytest.raises(QueryError, match="is no signal; give a path, an array, a tensor or stems"):
+        model.separate(thing, rate=rate)
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "1>&-"])

@@ -23,8 +23,8 @@ Signal = str | Path | np.ndarray | Tensor | Audio
 def read_signal(source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
     """(channels, frames) float32 and its rate; `rate` is asked for only where the source has none of its own.
 
-    Raises `QueryError` for an array without a positive rate, of a wrong shape, of whole numbers, or with NaN, and for stems as
-    `plain` does;
+    Raises `QueryError` for what is no signal, for an array without a positive rate, of a wrong shape, of whole numbers, or
+    with NaN, and for stems as `plain` does;
     `AudioFileError` for a bad file.
     """
     if isinstance(source, str | Path):
@@ -32,13 +32,11 @@ def read_signal(source: Signal, rate: int | None) -> tuple[np.ndarray, int]:
     if isinstance(source, Audio):
         stems = plain(source)
         return stems.mix()[0].numpy(), stems.rate
+    if not isinstance(source, np.ndarray | Tensor):
+        raise QueryError(f"a {type(source).__name__} is no signal; give a path, an array, a tensor or stems")
     if rate is None:
         raise QueryError("an array has no rate of its own; give rate= in hertz")
-    if not (
-        source.is_floating_point()
-        if isinstance(source, Tensor)
-        else np.issubdtype(np.asarray(source).dtype, np.floating)
-    ):
+    if not (source.is_floating_point() if isinstance(source, Tensor) else np.issubdtype(source.dtype, np.floating)):
         raise QueryError(
             f"the samples are {source.dtype}; give floats from -1 to 1, such as x / 32768 of 16-bit samples"
         )
