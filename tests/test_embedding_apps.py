@@ -82,6 +82,15 @@ def test_a_callback_that_says_no_stops_the_work(model: Model, no: Any) -> None:
             ask(lambda _: no)
 
 
+def test_progress_and_cancelling_name_the_file(model: Model, tmp_path: Path) -> None:
+    write_audio(tmp_path / "song.wav", music(1.0), RATE)
+    said: list[stemwise.Progress] = []
+    model.separate(tmp_path / "song.wav", progress=said.append)
+    assert {one.item for one in said} == {"song.wav"}
+    with pytest.raises(Cancelled, match=r"^song\.wav: stopped"):
+        model.edit(str(tmp_path / "song.wav"), remove=["bass"], progress=lambda _: False)
+
+
 def test_what_is_left_is_a_number(model: Model) -> None:
     said: list[stemwise.Progress] = []
     model.generate(2.5 * model.window / RATE, steps=1, progress=said.append)

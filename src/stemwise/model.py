@@ -139,7 +139,7 @@ class Model:
     ) -> tuple[Audio, Report]:
         """As `separate`, with the report (null test, share of energy that the model did not itself assign)."""
         signal, rate = read_signal(source, rate)
-        song = ArraySource(signal, rate)
+        song = ArraySource(signal, rate, Path(source).name if isinstance(source, str | Path) else "array")
         stems, report = separate_whole(
             song,
             self._window(evaluations),
