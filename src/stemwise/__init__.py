@@ -26,7 +26,7 @@ _HOME = {
     "score_stems": "stemwise.scores",
 }
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # without __getattr__, by which every misspelt name would be one
     from stemwise.errors import Cancelled, StemwiseError
     from stemwise.loading import load, load_notes, models
     from stemwise.longform import Progress, Report
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     from stemwise.recomposing import recompose
     from stemwise.scores import Score, StemScores, score, score_stems
     from stemwise.stems import Audio, Part
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used, so that the command line starts at once."""
+        if name in _HOME:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        raise AttributeError(f"module 'stemwise' has no attribute {name!r}")
+
 
 __all__ = [
     "Audio",
@@ -55,13 +63,6 @@ __all__ = [
     "score",
     "score_stems",
 ]
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that the command line starts at once."""
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'stemwise' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
