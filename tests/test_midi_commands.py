@@ -131,6 +131,11 @@ def test_where_notes_cannot_be_written_is_said(notes: Path, song: Path, tmp_path
     assert (tmp_path / "file").read_bytes() == b""
 
 
+def test_steps_are_a_whole_number(notes: Path, song: Path) -> None:
+    with pytest.raises(QueryError, match=r"steps is 1\.5; give a whole number"):
+        load_notes(notes, "cpu").separate(song, steps=1.5)  # type: ignore[arg-type]
+
+
 def test_a_locked_file_is_known_by_its_content(notes: Path, song: Path, tmp_path: Path) -> None:
     part = tmp_path / "secret" / "part.mid"
     part.parent.mkdir()

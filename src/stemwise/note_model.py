@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stemwise.errors import MidiFileError, QueryError
 from stemwise.hosts import without_autocast
 from stemwise.longform import ProgressCallback, tell
-from stemwise.query import whole_seed
+from stemwise.query import whole, whole_seed
 from stemwise.stems import index, known_names
 from stemwise.symbolic.instruments import BAND, Instrument
 from stemwise.symbolic.midi import Music, assembled, multiset, notes_of, read_midi, written
@@ -159,7 +159,7 @@ class NoteModel:
             )
         allowed = np.isin(names, wanted)
         windows = max(1, -(-len(music.notes) * 2 // self.assigner.window))
-        spent = max(1, min(STEPS, _MOST // windows)) if steps is None else steps
+        spent = max(1, min(STEPS, _MOST // windows)) if steps is None else whole(steps, "steps")
         if spent < 1 or not temperature > 0:
             raise QueryError(f"steps is {spent} and temperature {temperature}; both must be positive")
         answer = assign(
