@@ -170,6 +170,11 @@ def test_what_is_no_signal_is_named(model: Model, thing: Any, rate: int | None) 
         model.separate(thing, rate=rate)
 
 
+def test_no_stems_are_not_all_stems(model: Model) -> None:
+    with pytest.raises(QueryError, match="nothing is wanted"):
+        model.generate(0.1, stems=[], steps=1)
+
+
 @pytest.mark.parametrize("closed", ["2>&-", "1>&-"])
 def test_a_closed_stream_stops_nothing(tmp_path: Path, closed: str) -> None:
     place = write_tiny_band(tmp_path / "tiny")

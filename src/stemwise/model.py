@@ -208,9 +208,9 @@ class Model:
         progress: ProgressCallback | None = None,
     ) -> Audio:
         """New stems that belong together, at the model's rate and channels; the same seed gives the same music. `steps` of
-        sampling a window; None: as many as the model wants.
+        sampling a window; None: as many as the model wants. `stems`: which ones; None: all.
         """
-        wanted = self._names(stems or self.stems)
+        wanted = self._names(self.stems if stems is None else stems)
         self._ask({}, wanted)
         run = self._run(seed, steps, progress)
         made = make(self.system, wanted, {}, run, scale=LEVEL, frames=self.frames(seconds))
