@@ -170,6 +170,11 @@ def test_what_is_no_signal_is_named(model: Model, thing: Any, rate: int | None) 
         model.separate(thing, rate=rate)
 
 
+def test_a_name_that_no_file_can_have_is_refused(model: Model) -> None:
+    with pytest.raises(AudioFileError, match="no file can have this name"):
+        model.separate("song\0.wav")
+
+
 def test_no_stems_are_not_all_stems(model: Model) -> None:
     with pytest.raises(QueryError, match="nothing is wanted"):
         model.generate(0.1, stems=[], steps=1)

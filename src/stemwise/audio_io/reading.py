@@ -263,6 +263,8 @@ def _check_present(path: Path) -> None:
         raise AudioFileError(
             f"{path}: no permission to read it. Change its access rights, or copy it elsewhere."
         ) from error
+    except ValueError as error:
+        raise AudioFileError(f"{str(path)!r}: no file can have this name ({error}). Check the spelling.") from error
     except OSError as error:
         raise AudioFileError(f"{path}: cannot be opened ({error.strerror}). Check the path and the disk.") from error
     if empty:
