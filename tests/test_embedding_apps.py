@@ -168,6 +168,8 @@ def test_wild_samples_and_whole_numbers_are_refused(model: Model, tmp_path: Path
 def test_what_is_no_signal_is_named(model: Model, thing: Any, rate: int | None) -> None:
     with pytest.raises(QueryError, match="is no signal; give a path, an array, a tensor or stems"):
         model.separate(thing, rate=rate)
+    with pytest.raises(QueryError, match="is no signal"):
+        stemwise.score(thing, music(2.0), rate=rate)
 
 
 def test_a_name_that_no_file_can_have_is_refused(model: Model) -> None:

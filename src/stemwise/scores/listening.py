@@ -244,7 +244,8 @@ def _seconds(signal: Signal, rate: int | None) -> float:
             return source.frames / source.rate
     if isinstance(signal, Audio):
         return signal.seconds
-    return int(np.shape(signal)[-1]) / rate if rate else math.inf
+    shape = getattr(signal, "shape", ())  # what is no signal is named where it is read
+    return int(shape[-1]) / rate if rate and shape else math.inf
 
 
 def _part(name: str) -> Part:
