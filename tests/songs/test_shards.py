@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import resource
 import shutil
 import signal
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,6 +275,43 @@ def test_damage_is_found(packed: Path, tmp_path: Path) -> None:
     (out / "index.json").write_text('{"format": 9}')
     with pytest.raises(SongError, match="format 9 is not one that this version reads"):
         scan(out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tar": "../shard-000000.tar"}, {"tar": 5}, {"songs": 5}, {"songs": {"a": 1}}, {"left_out": [3]},
+        *({"songs": [entry]} for entry in (
+            {}, {"stems": ["bass"]}, {"stems": {"bass": ["none.flac"]}}, {"mixture": "none.flac"}, {"metadata": 5},
+            {"rate": 0}, {"rate": "x"}, {"frames": math.nan}, {"frames": 1e30}, {"channels": 10**9}, {"name": 5},
+            {"files": None}, {"files": {"bass.flac": [-5, 100]}}, {"files": {"bass.flac": [512, 10**30]}},
+            {"files": {"bass.flac": "ab"}},
+        )),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_index_that_is_not_what_pack_writes_is_a_problem_of_its_shard(
+    packed: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(packed, out)
+    file = out / "shard-000000.json"
+    document = json.loads(file.read_text())
+    songs = change.get("songs")
+    if isinstance(songs, list):
+        change = {"songs": [{**document["songs"][0], **songs[0]} if songs[0] else {}]}
+    file.write_text(json.dumps({**document, **change}))
+    found = scan(out)
+    assert ["does not say of each song" in problem.reason for problem in found.problems] == [True] and found.songs
+    assert len(check(out)) == 1
+
+
+@pytest.mark.parametrize("number", [-1, 1.0, "x", None, 10**12])
+def test_a_number_of_shards_that_is_none_is_refused(packed: Path, tmp_path: Path, number: object) -> None:
+    index = json.loads((packed / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps({**index, "shards": number}))
+    with pytest.raises(SongError, match="is no number of shards"):
+        scan(tmp_path)
 
 
 def test_folders_of_something_else_are_refused(source: Path, packed: Path, tmp_path: Path) -> None:

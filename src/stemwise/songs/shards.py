@@ -24,6 +24,8 @@ from stemwise.songs.source import Member
 FORMAT = 1
 INDEX = "index.json"
 LAYOUT = "shards"
+#: What a stranger's index may promise: shards, whose names have six digits, and channels, as many as libsndfile takes.
+_MOST, _MOST_CHANNELS = 1_000_000, 1024
 _AGAIN = "copy it again, or delete it and run `stemwise songs pack` again"
 
 
@@ -76,7 +78,10 @@ def read_index(root: Path) -> Mapping[str, Any]:
     """The index of a packed data set. Raises SongError where there is none, or of another format."""
     if not (root / INDEX).is_file():
         raise SongError(f"{root}: has no {INDEX}; give a folder that `stemwise songs pack` has made")
-    return _document(root / INDEX, ("shards", "songs", "plan"))
+    found = _document(root / INDEX, ("shards", "songs", "plan"))
+    if not (_is_count(found["shards"]) and found["shards"] <= _MOST):
+        raise SongError(f"{root / INDEX}: {found['shards']!r} is no number of shards; {_AGAIN}")
+    return found
 
 
 def read_shard(root: Path, number: int, plan: str) -> Mapping[str, Any]:
@@ -88,6 +93,8 @@ def read_shard(root: Path, number: int, plan: str) -> Mapping[str, Any]:
             f"{file.name} is missing: not packed or not copied; run `stemwise songs pack` again, or copy it"
         )
     found = _document(file, ("tar", "bytes", "sha256", "songs", "left_out", "plan"))
+    if found["tar"] != tar.name or not _is_whole(found):
+        raise SongError(f"{file.name} is damaged: it does not say of each song where its files lie; {_AGAIN}")
     if found["plan"] != plan:
         raise SongError(f"{file.name} belongs to another {INDEX}; {_AGAIN}")
     if not tar.is_file():
@@ -113,6 +120,34 @@ def _document(file: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
             f"{file}: format {version!r} is not one that this version reads ({FORMAT}); pack the songs again"
         )
     return found
+
+
+def _is_whole(shard: Mapping[str, Any]) -> bool:
+    """Whether an index of a shard says all that is read in it."""
+    try:
+        told = all(isinstance(left[key], str) for left in shard["left_out"] for key in ("song", "reason"))
+        return told and all(_is_song(entry, shard["bytes"]) for entry in shard["songs"])
+    except (KeyError, TypeError, ValueError, AttributeError):  # something is not there, or of another kind
+        return False
+
+
+def _is_song(entry: Mapping[str, Any], size: int) -> bool:
+    """Whether an entry describes a song whose files lie in a tar file of `size` bytes."""
+    files, mixture = entry["files"], entry["mixture"]
+    return (
+        all(isinstance(entry[key], str) for key in ("key", "name"))
+        and all(_is_count(entry[key]) for key in ("rate", "frames", "channels"))
+        and entry["rate"] > 0
+        and 0 < entry["channels"] <= _MOST_CHANNELS
+        and isinstance(entry["metadata"], dict)
+        and all(_is_count(start) and _is_count(count) and start + count <= size for start, count in files.values())
+        and all(name in files for names in entry["stems"].values() for name in names)
+        and (not mixture or mixture in files)
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 48
 
 
 def _song(entry: Mapping[str, Any], tar: Path) -> Song:
