@@ -410,10 +410,11 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no such limit here")
+@pytest.mark.parametrize("room", [0, 200_000])
 @pytest.mark.parametrize("ending", ["wav", "flac", "mp3"])
-def test_a_disk_that_fills_up(tmp_path: Path, ending: str) -> None:
+def test_a_disk_that_fills_up(tmp_path: Path, ending: str, room: int) -> None:
     signal = noise(2, 6 * RATE)
-    with file_size_limit(200_000), pytest.raises(AudioFileError, match="Free some space") as caught:  # noqa: SIM117
+    with file_size_limit(room), pytest.raises(AudioFileError, match="Free some space") as caught:  # noqa: SIM117
         with (
             output_folder(tmp_path / "song") as folder,
             StemWriter(folder, ["a", "b"], RATE, 2, encoding(ending)) as writer,
