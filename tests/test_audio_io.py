@@ -150,6 +150,15 @@ def test_wav_and_flac_written_to_a_pipe_have_a_length(tmp_path: Path) -> None:
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_of_ogg_streams_one_after_another_none_is_lost(tmp_path: Path, subtype: str) -> None:
+    one, two = tmp_path / "one.ogg", tmp_path / "two.ogg"
+    soundfile.write(one, noise(2, 48_000).T, 48_000, subtype, format="OGG")
+    two.write_bytes(2 * one.read_bytes())
+    assert probe(one).frames == 48_000
+    refusal(two, "several streams", "ffmpeg")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "song.wav")

@@ -8,6 +8,7 @@ its missing part would otherwise be lost without a word.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -163,8 +164,8 @@ def open_audio(path: str | Path) -> AudioSource:
     """Open a file for lazy reading.
 
     Raises:
-        AudioFileError: missing, a folder, not readable, empty, not audio, damaged or cut off, without samples, a rate
-            outside 4 kHz to 192 kHz, or more than 8 channels.
+        AudioFileError: missing, a folder, not readable, empty, not audio, damaged or cut off, without samples, several
+            streams of Ogg, a rate outside 4 kHz to 192 kHz, or more than 8 channels.
     """
     path = Path(path)
     _check_present(path)
@@ -234,7 +235,26 @@ def _true_frames(path: Path, file: soundfile.SoundFile) -> int:
         raise _truncated(path, int(found[1]) / rate, int(found[2]) / rate)
     if file.format == "FLAC" and frames > 0 and not _can_read(file, frames - 1):
         raise _truncated(path, decodable_frames(path) / rate, frames / rate)
+    if file.format == "OGG" and _is_chained(path):
+        raise AudioFileError(
+            f"{path}: it holds several streams one after another, of which only the first could be read. Join them first, "
+            "for instance: ffmpeg -i in.ogg out.flac"
+        )
     return frames
+
+
+def _is_chained(path: Path) -> bool:
+    """Whether an Ogg file has the first page of a stream behind other pages (RFC 3533, sections 4 and 6)."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at, began = data.find(b"OggS"), False
+        while 0 <= at <= len(data) - 27:
+            first = bool(data[at + 5] & 2)
+            if first and began:
+                return True
+            began = began or not first
+            segments = data[at + 27 : at + 27 + data[at + 26]]
+            at = data.find(b"OggS", at + 27 + len(segments) + sum(segments))
+    return False
 
 
 def _can_read(file: soundfile.SoundFile, frame: int) -> bool:
