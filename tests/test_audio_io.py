@@ -129,6 +129,20 @@ def test_a_cut_off_mp3_plays_to_its_end(tmp_path: Path) -> None:
     assert read_audio(path)[0].shape[1] == probe(path).frames < 5 * RATE
 
 
+@pytest.mark.parametrize(("channels", "rate"), [(1, 44_100), (2, 48_000)])
+def test_an_mp3_that_changes_on_the_way_is_refused(tmp_path: Path, channels: int, rate: int) -> None:
+    """The decoder would stop there, and the rest be lost without a word."""
+    parts = [tmp_path / "first.mp3", tmp_path / "second.mp3"]
+    soundfile.write(parts[0], noise(2, 44_100).T, 44_100)
+    soundfile.write(parts[1], noise(channels, rate).T, rate)
+    joined = tmp_path / "joined.mp3"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(AudioFileError, match="changes on the way"):
+        read_audio(joined)
+    joined.write_bytes(2 * parts[1].read_bytes())
+    assert read_audio(joined)[0].shape[1] > 1.9 * rate
+
+
 def test_wav_and_flac_written_to_a_pipe_have_a_length(tmp_path: Path) -> None:
     signal = noise(2, 10_001)
     wav = write_audio(tmp_path / "pipe.wav", signal, RATE)

@@ -150,6 +150,8 @@ def test_two_stems_of_one_slot_are_not_one_of_them(made: Path) -> None:
         ('{"format": 1, "stems": {}}', "neither stems nor a mix"),
         ('{"format": 1, "stems": {"bass": "bass.wav"}}', "which file it is"),
         ('{"format": 1, "stems": {"bass": {"file": 3}}}', "which file it is"),
+        ('{"format": 1, "stems": {"bass": {"file": "bass.wav"}}, "inputs": {"mix": 5}}', "inputs or files are damaged"),
+        ('{"format": 1, "stems": {"bass": {"file": "bass.wav"}}, "files": 5}', "inputs or files are damaged"),
         ('{"format": 1, "stems": {"../../x": {"file": "bass.wav"}}}', "cannot be the name of a stem"),
         ('{"format": 1, "stems": {".x": {"file": "bass.wav"}}}', "cannot be the name of a stem"),
         ('{"format": 1, "stems": {"": {"file": "bass.wav"}}}', "cannot be the name of a stem"),

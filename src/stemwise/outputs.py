@@ -205,6 +205,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise AudioFileError(
             f"{file}: does not say of each stem which file it is. Make the folder again, or delete it."
         )
+    inputs, files = document.get("inputs", {}), document.get("files", {})
+    if not (isinstance(files, dict) and isinstance(inputs, dict) and all(isinstance(x, dict) for x in inputs.values())):
+        raise AudioFileError(f"{file}: its inputs or files are damaged. Make the folder again, or delete the file.")
     return document
 
 

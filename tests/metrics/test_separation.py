@@ -57,6 +57,10 @@ def test_agrees_with_torchmetrics(seed: int) -> None:
         assert ours(e, s) == pytest.approx(float(theirs), abs=1e-4)
 
 
+def test_a_constant_reference_is_silent_without_its_mean() -> None:
+    assert math.isnan(si_sdr_zero_mean(noise(1, (2, 1000)), np.full((2, 1000), 0.1)))
+
+
 def test_sdr_counts_a_wrong_gain_and_knows_its_ends() -> None:
     s = noise(3)
     assert sdr(0.5 * s, s) == pytest.approx(10 * math.log10(4))

@@ -168,6 +168,8 @@ def test_pitch_classes_do_not_know_octaves_and_average_over_time() -> None:
 def test_configurations_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="layout is 'orchestra'; choose from published, band"):
         RollPriorConfig(layout="orchestra", net=NET)
+    with pytest.raises(ValueError, match=r"even numbers of steps"):
+        RollPriorConfig(harmony=(8, 63), net=NET)
     with pytest.raises(ValueError, match=r"net\.inputs must be 29 and net.outputs 10"):
         RollPriorConfig(net=TransUnetConfig())
     assert planes(torch.tensor([[[[0, 1, 2]]]], dtype=torch.uint8)).tolist() == [[[[0, 1, 1]], [[0, 0, 1]]]]

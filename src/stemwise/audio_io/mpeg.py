@@ -4,6 +4,8 @@ libsndfile believes the frame count in the Xing header, or guesses from the firs
 and stops there: a wrong count would lose audio without a word. Hopping over the frame headers gives the true count
 (a few milliseconds a minute); where the two disagree, the decoder is shown a view of the file with a true header.
 
+Files that were joined may change their rate, or between mono and stereo; of those the decoder reads the first part alone.
+
 Layout of the headers: ISO/IEC 11172-3, section 2.4.2.3; the Xing tag is a de-facto standard.
 """
 
@@ -15,16 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemwise.audio_io.views import JoinedFile
+from stemwise.errors import AudioFileError
 
 _KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
 _KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
 _DECODER_DELAY = 529
+_FEW = 3
+"""So many frames of another kind may be a tag's, or damage."""
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the MPEG frames of a file are; ``tag`` is the Xing tag's offset inside the first frame, or None."""
+    """Where the MPEG frames of a file are; ``tag`` is the Xing tag's offset inside the first frame, or None.
+
+    ``mono`` and ``elsewhere`` count those of one channel and those of another rate.
+    """
 
     start: int
     first: bytes
@@ -32,18 +40,25 @@ class _Layout:
     count: int
     samples: int
     end: int
+    mono: int
+    elsewhere: int
 
 
 def corrected_view(path: Path, frames: int) -> JoinedFile | None:
     """A readable view of the MP3 with a true frame count, or None where ``frames`` agrees with what is there.
 
     A view that over-promises is corrected too: the length that is decoded rules, and a cut-off MP3 is played to its
-    end.
+    end. Raises AudioFileError where the rate or the number of channels changes on the way.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         layout = _scan(data)
     if layout is None or layout.count == 0:
         return None
+    if max(layout.elsewhere, min(layout.mono, layout.count - layout.mono)) > _FEW:
+        raise AudioFileError(
+            f"{path}: its rate or its number of channels changes on the way, and only the first part could be read. Join the "
+            "parts anew, for instance: ffmpeg -i in.mp3 out.flac"
+        )
     size = layout.end - layout.start
     if layout.tag is not None and struct.unpack_from(">I", layout.first, layout.tag + 4)[0] & 1:
         if struct.unpack_from(">I", layout.first, layout.tag + 8)[0] == layout.count:
@@ -77,20 +92,24 @@ def _scan(data: mmap.mmap) -> _Layout | None:
     first = data[start : start + lengths[data[start + 2]]]
     tag = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))
     has_tag = first[tag : tag + 4] in (b"Xing", b"Info")
-    count, size, sync, end = 0, len(data), second & 0xFE, start
+    count, size, sync, end, narrow, elsewhere = 0, len(data), second & 0xFE, start, 0, 0
     while position + 4 <= size:
         length = lengths[data[position + 2]] if data[position] == 0xFF and data[position + 1] & 0xFE == sync else 0
         if length:
             if position + length > size:
                 break
             count += 1
+            narrow += data[position + 3] >> 6 == 3
             position += length
             end = position
         else:
             position = _next_frame(data, position + 1, second)
             if position < 0:
                 break
-    return _Layout(start, first, tag if has_tag else None, count - has_tag, 1152 if version == 3 else 576, end)
+            elsewhere += not lengths[data[position + 2]]
+    return _Layout(
+        start, first, tag if has_tag else None, count - has_tag, 1152 if version == 3 else 576, end, narrow, elsewhere
+    )
 
 
 def _after_id3(data: mmap.mmap) -> int:

@@ -103,15 +103,19 @@ def comparison(compared: Compared) -> str:
         "|---|---|--:|--:|--:|--:|---|",
     ]
     for pair in compared.pairs:
-        low = pair.difference.difference.low
-        sign = 0 if not pair.difference.sure else 1 if low > 0 else -1
-        upward = metric(pair.metric).better == "higher"
-        better = "undecided" if sign == 0 else compared.a if (sign > 0) == upward else compared.b
         lines.append(
             f"| {pair.metric} | {pair.stem} | {number(pair.a.mean)} | {number(pair.b.mean)} | "
-            f"{spread(pair.difference.difference)} | {pair.difference.p_value:.2g} | {better} |"
+            f"{spread(pair.difference.difference)} | {pair.difference.p_value:.2g} | {_better(compared, pair) or 'undecided'} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _better(compared: Compared, pair: Pair) -> str | None:
+    """Which of two systems a figure is better for; None where the songs do not decide it."""
+    if not pair.difference.sure:
+        return None
+    upward = metric(pair.metric).better == "higher"
+    return compared.a if (pair.difference.difference.low > 0) == upward else compared.b
 
 
 def plain_comparison(compared: Compared) -> dict[str, Any]:
@@ -131,6 +135,7 @@ def plain_comparison(compared: Compared) -> dict[str, Any]:
                 "difference": pair.difference.difference.mean,
                 **ends(pair.difference.difference),
                 "p": pair.difference.p_value,
+                "better": _better(compared, pair),
             }
             for pair in compared.pairs
         ],

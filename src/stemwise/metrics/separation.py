@@ -37,9 +37,12 @@ def si_sdr(estimate: ArrayLike, reference: ArrayLike) -> float:
 
 
 def si_sdr_zero_mean(estimate: ArrayLike, reference: ArrayLike) -> float:
-    """`si_sdr` after taking each signal's mean over its last axis away, as some toolkits do by default."""
-    e, s = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
-    return si_sdr(e - e.mean(-1, keepdims=True), s - s.mean(-1, keepdims=True))
+    """`si_sdr` after taking each signal's mean over its last axis away, as some toolkits do by default: nan, too, where the
+    reference is constant.
+    """
+    e, s = (np.asarray(x, np.float64) for x in (estimate, reference))
+    e, s = (np.where(np.ptp(x, -1, keepdims=True) > 0, x - x.mean(-1, keepdims=True), 0.0) for x in (e, s))
+    return si_sdr(e, s)
 
 
 def si_sdr_improvement(estimate: ArrayLike, reference: ArrayLike, mixture: ArrayLike) -> float:

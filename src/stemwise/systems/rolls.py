@@ -61,6 +61,8 @@ class RollPriorConfig:
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}; choose from {', '.join(LAYOUTS)}")
+        if any(span < 2 or span % 2 for span in self.harmony):
+            raise ValueError(f"harmony is {self.harmony}; it must be even numbers of steps, 2 at least")
         stems = len(self.stems)
         inputs = (3 + len(self.harmony)) * stems + 4
         if (self.net.inputs, self.net.outputs) != (inputs, 2 * stems):
