@@ -79,9 +79,8 @@ def _hertz(rate: float) -> int:
     except TypeError:
         whole = False
     if not whole:
-        raise QueryError(
-            f"the rate is {repr(rate) if isinstance(rate, str) else rate} Hz; it must be a whole number from {MIN_RATE} to {MAX_RATE}"
-        )
+        said = repr(rate) if isinstance(rate, str) else rate
+        raise QueryError(f"the rate is {said} Hz; it must be a whole number from {MIN_RATE} to {MAX_RATE}")
     return int(rate)
 
 
