@@ -205,7 +205,7 @@ def test_on_the_command_line(folder: Path, song: np.ndarray, tmp_path: Path) -> 
     assert refused.exit_code == 2 and "go together" in refused.output
 
 
-@pytest.mark.parametrize("rate", [0, -44100, 1, 2**70])
+@pytest.mark.parametrize("rate", [0, -44100, 2**70])
 def test_impossible_rates_are_refused_by_every_verb(folder: Path, song: np.ndarray, rate: int) -> None:
     model = stemwise.load(folder)
     for ask in (

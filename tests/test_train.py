@@ -399,7 +399,7 @@ def test_the_band_trains_from_its_tiny_recipe(tmp_path: Path) -> None:
     assert outcome.step == 2 and math.isfinite(outcome.loss)
     runs.export(tmp_path / "run", tmp_path / "model", dtype=torch.float16)
     assert checkpoint.read_info(tmp_path / "model").type == "band"
-    assert checkpoint.load_model(tmp_path / "model").stems == ("bass", "drums", "guitar", "piano", "other")
+    assert checkpoint.load_model(tmp_path / "model").config.stems == ("bass", "drums", "guitar", "piano", "other")
 
 
 def test_parts_come_from_other_model_folders(tmp_path: Path, songs: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemwise.audio_io import LOUDEST, MAX_RATE, MIN_RATE, read_audio, resample
+from stemwise.audio_io import LOUDEST, MAX_RATE, read_audio, resample
 from stemwise.errors import QueryError
 from stemwise.stems import Audio
 
@@ -75,12 +75,12 @@ def _sound(signal: np.ndarray) -> np.ndarray:
 
 def _hertz(rate: float) -> int:
     try:
-        whole = not isinstance(rate, str) and math.isfinite(rate) and MIN_RATE <= rate <= MAX_RATE and rate == int(rate)
+        whole = not isinstance(rate, str) and math.isfinite(rate) and 1 <= rate <= MAX_RATE and rate == int(rate)
     except TypeError:
         whole = False
     if not whole:
         said = repr(rate) if isinstance(rate, str) else rate
-        raise QueryError(f"the rate is {said} Hz; it must be a whole number from {MIN_RATE} to {MAX_RATE}")
+        raise QueryError(f"the rate is {said} Hz; it must be a whole number from 1 to {MAX_RATE}")
     return int(rate)
 
 
