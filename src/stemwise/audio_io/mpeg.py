@@ -73,7 +73,7 @@ def corrected_view(path: Path, frames: int) -> JoinedFile | None:
 def bit_rate(path: Path) -> int | None:
     """kbit/s of an MP3's second frame, the first being a tag in many; None where there is none."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = _next_frame(data, _after_id3(data), None)
+        at = _next_frame(data, _after_id3(data))
         if at < 0:
             return None
         then = at + _lengths(data[at + 1], data[at + 2])[data[at + 2]]
@@ -84,7 +84,7 @@ def bit_rate(path: Path) -> int | None:
 def _scan(data: mmap.mmap) -> _Layout | None:
     """Hop from frame header to frame header; None for anything but layer III with a stated bit rate."""
     position = _after_id3(data)
-    position = _next_frame(data, position, None)
+    position = _next_frame(data, position)
     if position < 0:
         return None
     second, lengths = data[position + 1], _lengths(data[position + 1], data[position + 2])
@@ -103,10 +103,10 @@ def _scan(data: mmap.mmap) -> _Layout | None:
             position += length
             end = position
         else:
-            position = _next_frame(data, position + 1, second)
+            position = _next_frame(data, position + 1)
             if position < 0:
                 break
-            elsewhere += not lengths[data[position + 2]]
+            elsewhere += data[position + 1] & 0xFE != sync or not lengths[data[position + 2]]
     return _Layout(
         start, first, tag if has_tag else None, count - has_tag, 1152 if version == 3 else 576, end, narrow, elsewhere
     )
@@ -121,7 +121,7 @@ def _after_id3(data: mmap.mmap) -> int:
     return position
 
 
-def _next_frame(data: mmap.mmap, position: int, second: int | None) -> int:
+def _next_frame(data: mmap.mmap, position: int) -> int:
     """The next offset that holds a frame header followed by another one, or -1."""
     while True:
         position = data.find(b"\xff", position)
@@ -129,7 +129,7 @@ def _next_frame(data: mmap.mmap, position: int, second: int | None) -> int:
             return -1
         kind = data[position + 1]
         is_layer3 = kind & 0xE6 == 0xE2 and (kind >> 3) & 3 != 1
-        if is_layer3 and (second is None or kind & 0xFE == second & 0xFE):
+        if is_layer3:
             length = _lengths(kind, data[position + 2])[data[position + 2]]
             after = position + length
             if length and (after + 2 > len(data) or (data[after] == 0xFF and data[after + 1] & 0xFE == kind & 0xFE)):
