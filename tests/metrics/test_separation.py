@@ -61,6 +61,13 @@ def test_a_constant_reference_is_silent_without_its_mean() -> None:
     assert math.isnan(si_sdr_zero_mean(noise(1, (2, 1000)), np.full((2, 1000), 0.1)))
 
 
+def test_what_is_no_number_has_no_value() -> None:
+    s, broken = noise(1), noise(1)
+    broken[0, 3] = math.nan
+    for e, r in ((broken, s), (s, broken)):
+        assert math.isnan(si_sdr(e, r)) and math.isnan(si_sdr_zero_mean(e, r))
+
+
 def test_sdr_counts_a_wrong_gain_and_knows_its_ends() -> None:
     s = noise(3)
     assert sdr(0.5 * s, s) == pytest.approx(10 * math.log10(4))

@@ -41,7 +41,7 @@ def si_sdr_zero_mean(estimate: ArrayLike, reference: ArrayLike) -> float:
     reference is constant.
     """
     e, s = (np.asarray(x, np.float64) for x in (estimate, reference))
-    e, s = (np.where(np.ptp(x, -1, keepdims=True) > 0, x - x.mean(-1, keepdims=True), 0.0) for x in (e, s))
+    e, s = (np.where((x == x[..., :1]).all(-1, keepdims=True), 0.0, x - x.mean(-1, keepdims=True)) for x in (e, s))
     return si_sdr(e, s)
 
 
