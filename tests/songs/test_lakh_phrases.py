@@ -133,9 +133,10 @@ def test_phrases_that_are_lost_are_named(collection: Path, tmp_path: Path) -> No
     first.unlink()
     with pytest.raises(SongError, match=r"missing, but phrases.* names it"):
         roll_songs(out)
-    (out / "phrases.jsonl").write_text("{")
-    with pytest.raises(SongError, match="cut the phrases again"):
-        roll_songs(out)
+    for damaged in ("{", "[" * 100_000):
+        (out / "phrases.jsonl").write_text(damaged)
+        with pytest.raises(SongError, match="cut the phrases again"):
+            roll_songs(out)
 
 
 def test_a_collection_without_phrases_is_an_error(tmp_path: Path) -> None:

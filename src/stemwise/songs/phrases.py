@@ -174,7 +174,7 @@ def roll_songs(
                 for entry in entries
                 if split is None or _published_split(entry, split_seed) == canonical(split)
             ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SongError(f"{path / MANIFEST}: not readable ({error!r}); cut the phrases again") from error
         lost = next((song.file for song in songs if isinstance(song, PhraseFile) and not song.file.is_file()), None)
         if lost is not None:
