@@ -404,6 +404,20 @@ def test_bad_audio_is_named_with_problem_and_remedy(run: Run, here: Path, verb: 
     assert not any((here / out).exists() and tree(here / out) for out in ("separated", "accompanied", "edited"))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("accompany", "lost.mid"),
+        ("accompany", "guitar=lost.mid", "--want", "drums", "--render"),
+        ("separate", "lost.mid", "--render"),
+        ("score", "lost"),
+        ("score", "guitar=lost.mid", "song.wav"),
+    ],
+)
+def test_what_is_not_there_is_said_to_be_missing(run: Run, words: tuple[str, ...]) -> None:
+    assert "no such file" in run(*words, code=1).stderr
+
+
 def test_output_that_cannot_be_written(run: Run, here: Path) -> None:
     (here / "file").write_text("in the way")
     message = run("separate", "song.wav", "-o", "file/out", code=1).stderr

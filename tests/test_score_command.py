@@ -139,7 +139,7 @@ def test_a_copy_of_the_context_is_said(run: Run) -> None:
         (("song", "--search"), 2, "--stem"),
         (("song", "--hop", "9"), 2, "--hop"),
         (("song", "--bpm", "90"), 2, "add --search"),
-        (("song", "song2", "--plot", "a.png"), 2, "give two files"),
+        (("song", "song2", "--plot", "a.png"), 1, "song2: there is no such file"),
         (("song", "--plot", "a.mp3"), 2, "a.mp3"),
         (("song", "--plot", "nowhere/a.png"), 1, "nowhere/a.png"),
         (("song", "--stem", "bass", "--search", "--shifts", "1:0:0.1"), 2, "--shifts"),

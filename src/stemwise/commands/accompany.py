@@ -93,7 +93,7 @@ def accompany(
             lambda outcome: tell(voice, outcome),
         )
         raise typer.Exit(conclude(voice, "accompany", outcomes))
-    v.only_for_midi(plot, render)
+    v.only_for_midi(plot, render, given)
     wishes = o.wishes(stem, negative, guidance, gamma, strength=strength, acts=acts)
     loaded = load(model, device, **wishes)
     o.check_making(loaded, wishes)
@@ -147,7 +147,8 @@ def takes(place: Place, base: str, candidates: int) -> dict[str, int]:
 def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict[str, Path], Path]:
     """Files by stem, and the input that names the output. A folder's stems that are wanted anew are not heard.
 
-    Raises QueryError for an unknown stem, one given twice, or an argument that is neither STEM=FILE nor a folder.
+    Raises QueryError for an unknown stem, one given twice, or an argument that is neither STEM=FILE nor a folder;
+    AudioFileError for one that is not there.
     """
     from stemwise.errors import QueryError
     from stemwise.outputs import read_folder, stem_slots
@@ -171,6 +172,7 @@ def heard(given: list[str], model: Model, wanted: tuple[str, ...]) -> tuple[dict
             known_names([name], model.stems, f"the model {model.name} has")
             new = {name: Path(file)}
         else:
+            o.check_there([text])
             raise QueryError(
                 f"{text}: neither STEM=FILE nor a folder of stems; say which stem it is, for example "
                 f"{model.stems[0]}={text}"

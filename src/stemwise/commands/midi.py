@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stemwise.commands.console import Voice, complain
+from stemwise.commands.options import check_there
 from stemwise.errors import AudioFileError, QueryError
 from stemwise.extras import needed
 
@@ -135,9 +136,10 @@ def check_encoding(how: Encoding, audio: bool) -> None:
         raise QueryError("--mp3, --flac, --int16 and --int24 are for audio; of MIDI it is made with --render")
 
 
-def only_for_midi(plot: bool, render: bool) -> None:
-    """Raise QueryError where views of MIDI files are wanted of audio."""
+def only_for_midi(plot: bool, render: bool, given: Sequence[str] = ()) -> None:
+    """Raise QueryError where views of MIDI files are wanted of audio, AudioFileError where what was given is not there."""
     if plot or render:
+        check_there(given)
         raise QueryError("--plot and --render are for MIDI; stems of audio can be heard as they are")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stemwise.errors import QueryError
+from stemwise.errors import AudioFileError, QueryError
 
 if TYPE_CHECKING:
     from stemwise.audio_io import Encoding
@@ -194,6 +195,14 @@ def put(files: dict[str, Path], new: Mapping[str, Path]) -> None:
     if twice:
         raise QueryError(f"{', '.join(twice)} is given twice; give every stem once")
     files |= new
+
+
+def check_there(given: Sequence[str]) -> None:
+    """Raises AudioFileError where one of the files and folders, given as such or as NAME=FILE, is not there."""
+    for text in given:
+        path = text.partition("=")[2] or text
+        if not (os.path.exists(text) or os.path.exists(path)):
+            raise AudioFileError(f"{path}: there is no such file. Check the spelling and the folder.")
 
 
 def check_given(files: Mapping[str, Path], stems: Sequence[str]) -> None:

@@ -185,7 +185,7 @@ def _check_plot(plot: Path | None, tasks: Mapping[str, Task]) -> None:
 
 
 def _tasks(inputs: Sequence[str], stem: str | None) -> dict[str, Task]:
-    """What to score, by a name for people. Raises QueryError where the arguments do not say."""
+    """What to score, by a name for people. Raises QueryError where the arguments do not say, see also `check_there`."""
     named = [text for text in inputs if "=" in text and not Path(text).exists()]
     if len(named) == len(inputs):
         return {" ".join(inputs): Task(_files(inputs), stem)}
@@ -193,6 +193,7 @@ def _tasks(inputs: Sequence[str], stem: str | None) -> dict[str, Task]:
     if len(folders) == len(inputs):
         return {str(folder): Task(folder, stem) for text in inputs for folder in _stem_folders(Path(text))}
     if named or folders or len(inputs) != 2:
+        o.check_there(inputs)
         raise QueryError(
             f"{' '.join(inputs)}: give two files, CONTEXT and ACCOMPANIMENT; or folders of stems; or NAME=FILE, two or more"
         )

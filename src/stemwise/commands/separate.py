@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +98,7 @@ def separate(
     scores = {item for item in items if m.midi_file(item.source) is not None}
     seen = m.Views(plot, render, how if scores else None)
     asked = m.Asked(o.names(present), m.locks(lock), doublings, evaluations, seed, table, seen)
-    if not scores:
+    if not scores and all(os.path.exists(item.source) for item in items):  # what is not there may be MIDI
         m.check_no_midi(asked)
 
     def place_for(loaded: Model | NoteModel) -> Place:
