@@ -177,6 +177,17 @@ def test_edit_changes_nothing_outside_its_span(run: Run, here: Path) -> None:
     assert not np.array_equal(new[:, start:end], old[:, start:end])
 
 
+def test_versions_of_an_edit_stand_side_by_side(run: Run, here: Path) -> None:
+    for seed in "01":
+        run("edit", "song.wav", "--replace", "guitar", "--steps", "2", "--seed", seed)
+    a, b = (
+        here / "edited/tiny" / name / "guitar'.wav" for name in ("song-replace-guitar", "song-replace-guitar-seed-1")
+    )
+    assert a.read_bytes() != b.read_bytes()
+    run("edit", "song.wav", "--remove", "guitar", "--seed", "1")  # where a seed changes nothing it names nothing
+    assert (here / "edited/tiny/song-remove-guitar").is_dir()
+
+
 def test_an_edit_of_an_edit_keeps_the_mix_outside_its_span(run: Run, here: Path) -> None:
     run("edit", "song.wav", "--remove", "guitar", "--span", "0.1:0.3")
     run("edit", "edited/tiny/song-remove-guitar-0.1-0.3", "--remove", "bass", "--span", "0.6:0.8", "-o", "again")

@@ -114,7 +114,9 @@ def edit(
         **wishes,
     }
     parameters |= {"heard": list(sides[0]), "wanted": list(sides[1])} if any(sides) else {}
-    label = f"{'-'.join(sides[0])}-to-{'-'.join(sides[1])}" if any(sides) else _label(asked, seconds)
+    label = (
+        f"{'-'.join(sides[0])}-to-{'-'.join(sides[1])}" if any(sides) else _label(asked, seconds, seed if making else 0)
+    )
 
     items = find(inputs, loaded.stems, apart=out)
     if any(sides):
@@ -180,7 +182,7 @@ def _others(inputs: list[str], model: Model) -> list[str]:
     return [name for name in found if name not in model.stems]
 
 
-def _label(asked: dict[str, tuple[str, ...]], span: tuple[float, float] | None) -> str:
-    """ "remove-drums", "replace-guitar-10-20", "span-10-20": edits of one song stand side by side."""
+def _label(asked: dict[str, tuple[str, ...]], span: tuple[float, float] | None, seed: int) -> str:
+    """ "remove-drums", "replace-guitar-10-20", "span-10-20-seed-1": edits of one song stand side by side."""
     words = [word for verb, names in asked.items() if names for word in (verb, *names)] or ["span"]
-    return "-".join([*words, *(f"{t:g}" for t in span or ())])
+    return "-".join([*words, *(f"{t:g}" for t in span or ()), *(("seed", str(seed)) if seed else ())])
