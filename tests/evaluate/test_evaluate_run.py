@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -19,7 +20,7 @@ import stemwise.evaluate.results as results_module
 from stemwise.errors import Cancelled, EvaluationError, QueryError, RecipeError
 from stemwise.evaluate import Entrant, Protocol, Question, Results, evaluate, figures, metric
 from stemwise.evaluate.baselines import ground_truth, mixture_over_k, oracle_mask
-from stemwise.evaluate.results import SongResult
+from stemwise.evaluate.results import SongResult, read_results
 from stemwise.metrics.separation import si_sdr
 from stemwise.songs import Song
 from stemwise.stems import Audio
@@ -127,6 +128,28 @@ def test_shards_add_up_to_the_whole(songs: list[Song], tmp_path: Path) -> None:
     (merged,) = evaluate([Entrant("x", ground_truth, {})], songs, ASKED, tmp_path / "shared")  # asks nobody
     (whole,) = evaluate(entrants, songs, ASKED, tmp_path / "whole")
     assert all_rows(merged) == all_rows(whole)
+
+
+@pytest.mark.parametrize("key", ["system", "protocol", "instruments", "songs", "files", "unreadable"])
+def test_damaged_settings_are_named(songs: list[Song], tmp_path: Path, key: str) -> None:
+    (results,) = evaluate([Entrant("x", blurred, {})], songs[:1], ASKED, tmp_path / "out")
+    file = results.folder / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: 5}))
+    with pytest.raises(EvaluationError, match=f"{key}: damaged"):
+        read_results(results.folder)
+
+
+@pytest.mark.parametrize("damage", [("song", "song-1"), ("failure", None), ("rows", [[0.0, 6.0, "", "", "bass", "sdr", "x"]]),
+                                    ("rows", [[0.0, 6.0, "", "", "bass", "sdr", float("nan")]])])  # fmt: skip
+def test_a_song_whose_figures_are_damaged_is_evaluated_again(
+    songs: list[Song], tmp_path: Path, damage: tuple[str, object]
+) -> None:
+    (results,) = evaluate([Entrant("x", blurred, {})], songs[:1], ASKED, tmp_path / "out")
+    before, (file,) = all_rows(results), (results.folder / "songs").glob("*.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), damage[0]: damage[1]}))
+    assert not results.has("song-0")
+    (again,) = evaluate([Entrant("x", blurred, {})], songs[:1], ASKED, tmp_path / "out")
+    assert all_rows(again) == before
 
 
 def test_a_song_is_finished_only_with_its_frames(songs: list[Song], tmp_path: Path, monkeypatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import time
@@ -95,8 +96,9 @@ class Results:
         try:
             document = read_json(self._file(song))
             rows = tuple(Row(*values) for values in document["rows"])
-            return SongResult(document["song"], rows, document["failure"])
-        except (OSError, ValueError, KeyError, TypeError):
+            whole = document["song"] == song and isinstance(document["failure"], str) and all(map(_is_whole, rows))
+            return SongResult(song, rows, document["failure"]) if whole else None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None
 
     def frames(self, song: str) -> Frames:
@@ -104,7 +106,10 @@ class Results:
         file = self._file(song).with_suffix(".npz")
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                return {key: arrays[key] for key in arrays.files}
+                found: Frames = {key: arrays[key] for key in arrays.files}
+            if not all(one.ndim == 2 and one.dtype.kind == "f" for one in found.values()):
+                raise ValueError("it holds something else than embedding frames")
+            return found
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise EvaluationError(
                 f"{file}: cannot be read ({error}); delete {file.with_suffix('.json').name} beside it and run again"
@@ -122,6 +127,13 @@ class Results:
     def _file(self, song: str) -> Path:
         plain = re.sub(r"[^\w.-]+", "_", song).encode(errors="ignore")[:80].decode(errors="ignore")
         return self.folder / "songs" / f"{plain}-{zlib.crc32(os.fsencode(song)):08x}.json"
+
+
+def _is_whole(row: Row) -> bool:
+    """Whether what was read is a row."""
+    numbers = (row.start, row.seconds, 0.0 if row.value is None else row.value)
+    texts = (row.given, row.wanted, row.stem, row.metric, row.note)
+    return not any(map(math.isnan, numbers)) and all(isinstance(text, str) for text in texts)
 
 
 def describe(
@@ -191,6 +203,10 @@ def read_results(folder: Path) -> Results:
         missing = {"label", "system", "protocol", "instruments", "songs", "files", "unreadable"} - set(settings)
         if missing:
             raise ValueError(f"without {', '.join(sorted(missing))}")
+        odd = [key for key in ("system", "protocol", "instruments", "songs", "files", "unreadable")
+               if not isinstance(settings[key], dict)]  # fmt: skip
+        if odd or settings["songs"].keys() != settings["files"].keys():
+            raise ValueError(f"{', '.join(odd) or 'songs and files'}: damaged")
         found = Results(folder, settings)
     except OSError as error:
         inner = [entry.name for entry in sorted(folder.glob("*")) if (entry / SETTINGS).is_file()]
