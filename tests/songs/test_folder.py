@@ -161,6 +161,16 @@ def test_song_json_is_metadata_and_never_an_obstacle(tmp_path: Path) -> None:
     assert [song.metadata for song in folder(tmp_path)] == [{"key": "C"}, {}]
 
 
+def test_an_ogg_file_of_several_streams_makes_its_song_a_problem(tmp_path: Path) -> None:
+    for name in ("bass", "drums"):
+        soundfile.write(tmp_path / f"{name}.ogg", _noise(8000), 8000)
+    song = tmp_path / "songs" / "one"
+    song.mkdir(parents=True)
+    (song / "bass.ogg").write_bytes((tmp_path / "bass.ogg").read_bytes() + (tmp_path / "drums.ogg").read_bytes())
+    (problem,) = layouts.scan_any(tmp_path / "songs").problems
+    assert "bass.ogg" in problem.reason and "several streams" in problem.reason
+
+
 def test_unusable_folders_say_why_and_what_to_do(tmp_path: Path) -> None:
     file = _write(tmp_path / "song" / "bass.wav", _noise(100))
     with pytest.raises(SongError, match=r"does not exist.*one sub-folder a song"):

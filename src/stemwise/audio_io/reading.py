@@ -30,6 +30,10 @@ MAX_RATE = 192_000
 MAX_CHANNELS = 8
 LOUDEST = 1e6
 """Sample value beyond which a file is damaged: 120 dB over full scale."""
+CHAINED = (
+    "it holds several streams one after another, of which only the first could be read. Join them first, for instance: "
+    "ffmpeg -i in.ogg out.flac"
+)
 _SNDFILE_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"}
 )
@@ -235,15 +239,12 @@ def _true_frames(path: Path, file: soundfile.SoundFile) -> int:
         raise _truncated(path, int(found[1]) / rate, int(found[2]) / rate)
     if file.format == "FLAC" and frames > 0 and not _can_read(file, frames - 1):
         raise _truncated(path, decodable_frames(path) / rate, frames / rate)
-    if file.format == "OGG" and _is_chained(path):
-        raise AudioFileError(
-            f"{path}: it holds several streams one after another, of which only the first could be read. Join them first, "
-            "for instance: ffmpeg -i in.ogg out.flac"
-        )
+    if file.format == "OGG" and is_chained(path):
+        raise AudioFileError(f"{path}: {CHAINED}")
     return frames
 
 
-def _is_chained(path: Path) -> bool:
+def is_chained(path: Path) -> bool:
     """Whether an Ogg file has the first page of a stream behind other pages (RFC 3533, sections 4 and 6)."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at, began = data.find(b"OggS"), False

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from stemwise.audio_io.flac import UNKNOWN_FRAMES, counted_view
-from stemwise.audio_io.reading import UNKNOWN_SIZES, start_sndfile
+from stemwise.audio_io.reading import CHAINED, UNKNOWN_SIZES, is_chained, start_sndfile
 from stemwise.audio_io.views import JoinedFile, Slice, native_name
 from stemwise.errors import AudioFileError
 from stemwise.songs import streams
@@ -78,6 +78,8 @@ def opened(file: File) -> Iterator[Any]:
             yield audio
     elif isinstance(file, Path):
         with soundfile.SoundFile(native_name(file)) as audio:
+            if audio.format == "OGG" and _chained(file):
+                raise OSError(CHAINED)
             if audio.frames < UNKNOWN_FRAMES:
                 yield audio
                 return
@@ -158,6 +160,18 @@ def lost_bytes(file: File) -> int:
     promised = int.from_bytes(head[4:8], "little")
     whole = head[:4] == b"RIFF" and not any(promised in sizes for sizes in UNKNOWN_SIZES)  # else RF64, or from a pipe
     return promised + 8 - size(file) if whole else 0
+
+
+def _chained(file: Path) -> bool:
+    """Whether an Ogg file is several streams one after another."""
+    about = file.stat()
+    return _is_chained(file, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(1 << 17)
+def _is_chained(file: Path, size: int, changed: int) -> bool:
+    """Kept, because all its pages are visited: `size`, `changed` tell a new file."""
+    return is_chained(file)
 
 
 @contextmanager
