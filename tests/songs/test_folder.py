@@ -161,6 +161,15 @@ def test_song_json_is_metadata_and_never_an_obstacle(tmp_path: Path) -> None:
     assert [song.metadata for song in folder(tmp_path)] == [{"key": "C"}, {}]
 
 
+def test_rows_of_nothing_are_passed_over_and_files_without_a_stem_named(tmp_path: Path) -> None:
+    _write(tmp_path / "a.wav", _noise(100))
+    (tmp_path / "songs.csv").write_text("song,stem,path\none,bass,a.wav\n,,\ntwo,,a.wav\n")
+    found = layouts.scan_any(tmp_path / "songs.csv")
+    assert [song.name for song in found.songs] == ["one"]
+    (problem,) = found.problems
+    assert problem.name == "two" and "without the name of its stem (a.wav)" in problem.reason
+
+
 def test_an_ogg_file_of_several_streams_makes_its_song_a_problem(tmp_path: Path) -> None:
     for name in ("bass", "drums"):
         soundfile.write(tmp_path / f"{name}.ogg", _noise(8000), 8000)

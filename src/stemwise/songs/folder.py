@@ -139,6 +139,8 @@ def scan_table(path: Path | str) -> Scan:
     songs: dict[str, dict[str, list[Path]]] = {}
     about: dict[str, dict[str, Any]] = {}
     for row in rows:
+        if not any(row.values()):  # nothing but commas, as spreadsheets leave them below the last row
+            continue
         stem, file = canonical(row[stem_column] or ""), table.parent / (row["path"] or "")
         own = file.parent.name if canonical(file.stem) == stem else file.stem
         name = row["song"] if row.get("song") else own
@@ -161,6 +163,8 @@ def canonical(name: str) -> str:
 
 def _of_files(name: str, files: Mapping[str, list[Path]], metadata: Mapping[str, Any]) -> Song:
     """The song of these files by stem; a mixture among them is its mixture, a sum of other stems is left out."""
+    if "" in files:
+        raise SongError(f"a file without the name of its stem ({files[''][0].name}); add the name")
     mixture = next((files[key][0] for key in MIXTURES if key in files), None)
     stems = {key: tuple(of) for key, of in files.items() if key not in MIXTURES and not is_sum(key)}
     if not stems and mixture is None:
