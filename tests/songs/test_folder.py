@@ -170,6 +170,13 @@ def test_rows_of_nothing_are_passed_over_and_files_without_a_stem_named(tmp_path
     assert problem.name == "two" and "without the name of its stem (a.wav)" in problem.reason
 
 
+def test_links_that_lead_round_and_round_are_passed_over(tmp_path: Path) -> None:
+    _write(tmp_path / "one" / "bass.wav", _noise(100))
+    for place in (tmp_path / "two", tmp_path / "one" / "drums.wav"):
+        place.symlink_to(place.name)
+    assert [list(song.stems) for song in layouts.songs(tmp_path)] == [["bass"]]
+
+
 def test_an_ogg_file_of_several_streams_makes_its_song_a_problem(tmp_path: Path) -> None:
     for name in ("bass", "drums"):
         soundfile.write(tmp_path / f"{name}.ogg", _noise(8000), 8000)

@@ -193,9 +193,17 @@ def sub_folders(folder: Path) -> list[Path]:
     """The visible sub-folders of a folder, by name. Raises SongError where it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            return sorted(Path(entry) for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
     except OSError as error:
         raise SongError(f"{folder}: cannot be listed ({error.strerror}); change its access rights") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is one itself; a link round and round, or to where nobody may look, is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def split_above(place: Path, root: Path) -> dict[str, str]:
@@ -219,7 +227,7 @@ def sample(root: Path, width: int = 12) -> list[Path]:
                     entries = [entry for entry in listed if not entry.name.startswith(".")]
             except OSError:
                 continue
-            inside = {entry.path for entry in entries if entry.is_dir()}
+            inside = {entry.path for entry in entries if _is_folder(entry)}
             below += map(Path, heapq.nsmallest(width, inside))
             found += map(
                 Path, heapq.nsmallest(width * 8, (entry.path for entry in entries if entry.path not in inside))
