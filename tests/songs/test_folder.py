@@ -170,6 +170,17 @@ def test_rows_of_nothing_are_passed_over_and_files_without_a_stem_named(tmp_path
     assert problem.name == "two" and "without the name of its stem (a.wav)" in problem.reason
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_nobody_waits_at_a_pipe(tmp_path: Path) -> None:
+    _write(tmp_path / "one" / "bass.wav", _noise(100))
+    os.mkfifo(tmp_path / "one" / "song.json")
+    assert [song.metadata for song in folder(tmp_path)] == [{}]
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "songs.csv").write_text("song,stem,path\none,bass,pipe.wav\n")
+    (problem,) = layouts.scan_any(tmp_path / "songs.csv").problems
+    assert "is a pipe" in problem.reason
+
+
 def test_links_that_lead_round_and_round_are_passed_over(tmp_path: Path) -> None:
     _write(tmp_path / "one" / "bass.wav", _noise(100))
     for place in (tmp_path / "two", tmp_path / "one" / "drums.wav"):

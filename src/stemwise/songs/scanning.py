@@ -160,6 +160,8 @@ class Header:
 
 def header(file: File) -> Header:
     """The header of an audio file. Raises SongError naming it where it is no audio."""
+    if isinstance(file, Path) and file.is_fifo():  # to open it would wait for who writes into it
+        raise SongError(f"{file.name} is a pipe; write it to a file first")
     try:
         with opened(file) as audio:
             return Header(audio.samplerate, audio.channels, audio.frames)
