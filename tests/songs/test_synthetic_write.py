@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,25 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="no space"):
         list(write_songs(tmp_path, [1], fonts="builtin", rate=RATE, seconds=2))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("midi", [False, True])
+def test_a_full_disk_is_said_and_leaves_nothing_partial(tmp_path: Path, midi: bool) -> None:
+    """A limit on the size of files stands for a full disk; it cannot be lifted again, hence the process."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            if midi:
+                list(write_midi_songs(tmp_path, [3], seconds=20))
+            else:
+                list(write_songs(tmp_path, [3], fonts="builtin", rate=RATE, seconds=5))
+        except OSError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert not list(tmp_path.iterdir())
 
 
 def test_midi_matches_the_notes(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def write_triple(folder: Path, original: Rolls, separated: Rolls, layout: RollLa
     for name, rolls in (("original", original), ("separated", separated)):
         tempo = 60.0 / (STEP_SECONDS * layout.steps)
         how = Writing(tempo=tempo, velocities={stem: _VELOCITY.get(stem, 80) for stem in layout.stems})
-        to_score(rolls, layout, how).dump_midi(str(folder / f"{name}.mid"))
+        (folder / f"{name}.mid").write_bytes(to_score(rolls, layout, how).dumps_midi())
         signals, sounds = play(tracks_of(rolls, layout), RATE)
         frames = round((rolls.data.shape[2] * STEP_SECONDS + 1.5) * RATE)
         mix = np.zeros((2, frames), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import soundfile
 
 from stemwise.errors import ModelError, SongError
 from stemwise.extras import needed
-from stemwise.files import read_json
+from stemwise.files import read_json, write_atomically
 from stemwise.songs.synthetic.compose import COMPOSER, compose
 from stemwise.songs.synthetic.fonts import fonts as installed
 from stemwise.songs.synthetic.piece import Piece
@@ -108,7 +109,7 @@ def key_shifts(seed: int, keys: int) -> list[int]:
 def write_midi_songs(out: str | Path, seeds: Iterable[int], *, seconds: float = 45.0) -> Iterator[Path]:
     """Compose and write one MIDI file `song-<seed>.mid` for each seed, without sound, yielding its path; finished ones
     are skipped. About 60 ms a song of a minute. Raises SongError where a file is of another length, ModelError without
-    symusic.
+    symusic, OSError where one cannot be written.
     """
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
@@ -117,9 +118,7 @@ def write_midi_songs(out: str | Path, seeds: Iterable[int], *, seconds: float = 
         if file.is_file():
             _check_length(file, seconds)
         else:
-            partial = root / f".{file.stem}.{os.getpid()}.partial.mid"
-            score_of(compose(seed, seconds=seconds)).dump_midi(str(partial))
-            partial.rename(file)
+            write_atomically(file, score_of(compose(seed, seconds=seconds)).dumps_midi())
         yield file
 
 
@@ -173,7 +172,9 @@ def _write(folder: Path, piece: Piece, song: Rendered, about: Mapping[str, objec
     partial.mkdir()
     try:
         for stem, audio in song.stems.items():
-            soundfile.write(partial / f"{stem}.wav", audio.T, song.rate, subtype=subtype)
+            wav = io.BytesIO()  # written by Python, which says what went wrong where the disk is full
+            soundfile.write(wav, audio.T, song.rate, subtype, format="WAV")
+            (partial / f"{stem}.wav").write_bytes(wav.getbuffer())
         write_midi(piece, partial / "song.mid")
         text = json.dumps({**describe(piece, song), **about}, indent=1)
         (partial / "song.json").write_text(text + "\n", encoding="utf-8")
@@ -246,4 +247,4 @@ def score_of(piece: Piece) -> symusic.Score:
 def write_midi(piece: Piece, path: Path) -> None:
     """Write `score_of` a piece; nothing without the `midi` extra, for the built-in synthesiser works without it."""
     with contextlib.suppress(ModelError):
-        score_of(piece).dump_midi(str(path))
+        path.write_bytes(score_of(piece).dumps_midi())  # symusic's own writing passes over a full disk
