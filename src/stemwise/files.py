@@ -55,13 +55,18 @@ def atomic_file(file: Path) -> Iterator[IO[bytes]]:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(temporary, file)
+        replace(temporary, file)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace(partial: Path, file: Path) -> None:
+    """Rename a file into its place, so that a power cut does not undo it."""
+    os.replace(partial, file)
     if os.name == "posix":
         directory = os.open(file.parent, os.O_RDONLY)
         try:
-            os.fsync(directory)  # the rename itself must survive a power cut
+            os.fsync(directory)
         finally:
             os.close(directory)

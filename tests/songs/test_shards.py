@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from stemwise import cli
 from stemwise.audio_io.views import native_name
 from stemwise.errors import SongError
-from stemwise.songs import Song, WindowOptions, Windows
+from stemwise.songs import Song, WindowOptions, Windows, packing
 from stemwise.songs.folder import folder
 from stemwise.songs.packing import pack
 from stemwise.songs.shards import check, scan, shards
@@ -189,10 +189,32 @@ def _killed_at(place: int, source: Path, out: Path) -> int:
 def test_killed_pack_is_continued(source: Path, packed: Path, tmp_path: Path, place: int, written: list[bool]) -> None:
     out = tmp_path / "out"
     assert _killed_at(place, source, out) == -signal.SIGKILL
-    assert any(file.name.endswith((".partial", ".tmp")) for file in out.iterdir())
+    assert any(file.name.startswith(".") for file in out.iterdir())
     assert [shard.written for shard in pack(folder(source), out, megabytes=1)] == written
     assert {file.name: file.read_bytes() for file in packed.iterdir()} == {
         file.name: file.read_bytes() for file in out.iterdir() if not file.name.startswith(".index")
+    }
+
+
+def test_two_processes_at_one_shard_both_make_it_whole(source: Path, packed: Path, tmp_path: Path) -> None:
+    out, encode = tmp_path / "out", packing._encode
+    child = 0
+
+    def encoded(file: Path, target: Path) -> Path:
+        nonlocal child
+        if not child:  # the other one packs all while this one is at its first file
+            child = os.fork()
+            if child == 0:
+                packing._encode = encode
+                os._exit(0 if all(shard.songs for shard in pack(folder(source), out, megabytes=1)) else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        return encode(file, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_encode", encoded)
+        list(pack(folder(source), out, megabytes=1))
+    assert {file.name: file.read_bytes() for file in packed.iterdir()} == {
+        file.name: file.read_bytes() for file in out.iterdir()
     }
 
 

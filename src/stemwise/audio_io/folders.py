@@ -45,12 +45,12 @@ def output_folder(target: str | Path, existing: Existing = Existing.REFUSE) -> I
     target = Path(os.path.abspath(target))
     if existing is Existing.REFUSE:
         refuse_existing(target)
-    partial, old = _hidden(target, "partial"), _hidden(target, "replaced")
+    partial, old = hidden_sibling(target, "partial"), hidden_sibling(target, "replaced")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in _left(partial):
+        for left in left_behind(partial):
             shutil.rmtree(left)
-        for left in _left(old):
+        for left in left_behind(old):
             _settle(left, target)
         if existing is Existing.REFUSE:
             refuse_existing(target)
@@ -77,12 +77,13 @@ def hidden_name(name: str, tail: str) -> str:
     return f".{name if len(encoded) <= 200 else hashlib.sha256(encoded).hexdigest()}.{tail}"
 
 
-def _hidden(target: Path, what: str) -> Path:
+def hidden_sibling(target: Path, what: str) -> Path:
+    """A name beside `target` for what is not complete, of this process and this call alone."""
     machine = zlib.crc32(platform.node().encode())
     return target.with_name(hidden_name(target.name, f"{what}-{machine:08x}-{_START}.{next(_COUNT)}-{os.getpid()}"))
 
 
-def _left(hidden: Path) -> list[Path]:
+def left_behind(hidden: Path) -> list[Path]:
     """What processes that are dead have left of a hidden folder. Other threads of this one may be at work on the same."""
     shared = hidden.name.rsplit("-", 2)[0]
     return [left for left in hidden.parent.glob(f"{glob.escape(shared)}-*") if not _runs(*left.name.rsplit("-", 2)[1:])]

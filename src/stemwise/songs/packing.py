@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from stemwise.audio_io.folders import hidden_sibling, left_behind
 from stemwise.errors import SongError
-from stemwise.files import sha256, write_atomically
+from stemwise.files import replace, sha256, write_atomically
 from stemwise.songs.scanning import Problem
 from stemwise.songs.shards import FORMAT, INDEX, read_index, read_shard, shard_name
 from stemwise.songs.song import Song
@@ -131,10 +132,10 @@ def _shard(root: Path, number: int, plan: str, songs: list[tuple[int, Song]], un
 def _write_shard(
     root: Path, number: int, plan: str, songs: list[tuple[int, Song]], unreadable: Sequence[Problem]
 ) -> dict[str, Any]:
-    tar, scratch = root / f"{shard_name(number)}.tar", root / f".{shard_name(number)}.partial"
-    shutil.rmtree(scratch, ignore_errors=True)  # left by a kill
-    for left in root.glob(f".{shard_name(number)}.json.*.tmp"):
-        left.unlink(missing_ok=True)
+    tar = root / f"{shard_name(number)}.tar"
+    scratch = hidden_sibling(root / shard_name(number), "partial")
+    for left in left_behind(scratch):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     scratch.mkdir()
     entries: list[dict[str, Any]] = []
     left_out = [{"song": problem.name, "reason": problem.reason} for problem in unreadable]
@@ -159,8 +160,9 @@ def _write_shard(
             "songs": entries,
             "left_out": left_out,
         }
+        (scratch / "json").write_bytes(_text(document))
         _settle(scratch / tar.name, tar)
-        write_atomically(tar.with_suffix(".json"), _text(document))
+        _settle(scratch / "json", tar.with_suffix(".json"))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return document
@@ -273,7 +275,11 @@ def _blocks(audio: Any, dtype: str, file: File) -> Iterator[np.ndarray]:
 
 def _save(audio: Any, blocks: Iterator[np.ndarray], target: Path, subtype: str) -> None:
     """Write blocks with the rate and channels of `audio`."""
-    with soundfile.SoundFile(target, "w", audio.samplerate, audio.channels, subtype) as out:
+    try:
+        out = soundfile.SoundFile(target, "w", audio.samplerate, audio.channels, subtype)
+    except soundfile.SoundFileError as error:
+        raise OSError(f"{target.name}: no space left ({error})") from error
+    with out:
         for block in blocks:
             try:
                 out.write(block)
@@ -289,4 +295,4 @@ def _settle(partial: Path, file: Path) -> None:
     """Rename a complete file into place, once it is on the disk."""
     with partial.open("rb") as handle:
         os.fsync(handle.fileno())
-    os.replace(partial, file)
+    replace(partial, file)
