@@ -148,6 +148,17 @@ def test_a_full_disk_is_said_and_leaves_nothing_partial(tmp_path: Path, midi: bo
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_kill_has_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(write, "write_midi", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        list(write_songs(tmp_path, [3], fonts="builtin", rate=RATE, seconds=5))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [place.name.startswith(".") for place in tmp_path.iterdir()] == [True]
+    list(write_songs(tmp_path, [3], fonts="builtin", rate=RATE, seconds=5))
+    assert [place.name for place in tmp_path.iterdir()] == ["song-000003"]
+
+
 def test_midi_matches_the_notes(tmp_path: Path) -> None:
     symusic = pytest.importorskip("symusic")
     piece = compose(21, seconds=20)

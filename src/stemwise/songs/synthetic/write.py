@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import soundfile
 
+from stemwise.audio_io.folders import hidden_sibling, left_behind
 from stemwise.errors import ModelError, SongError
 from stemwise.extras import needed
 from stemwise.files import read_json, write_atomically
@@ -167,8 +167,9 @@ def _check_length(file: Path, seconds: float) -> None:
 
 
 def _write(folder: Path, piece: Piece, song: Rendered, about: Mapping[str, object], subtype: str) -> None:
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = hidden_sibling(folder, "partial")
+    for left in left_behind(partial):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir()
     try:
         for stem, audio in song.stems.items():
