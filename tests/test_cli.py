@@ -286,6 +286,22 @@ def test_skipping_never_passes_another_result_off_as_this_one(run: Run, here: Pa
     assert "without a manifest" in run("separate", "song.wav", "--skip-existing", code=1).stderr
 
 
+def test_a_song_that_is_replaced_while_it_is_worked_on_is_an_error(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest would say of the new song what was made of the old one, and --skip-existing believe it."""
+    separate = Model.separate_file
+
+    def replaced(*arguments: Any, **options: Any) -> Any:
+        report = separate(*arguments, **options)
+        write_audio("song.wav", music(0.5, seed=3), RATE)
+        return report
+
+    monkeypatch.setattr(Model, "separate_file", replaced)
+    assert "song.wav: changed while" in run("separate", "song.wav", code=1).stderr
+    assert not list((here / "separated/tiny").iterdir())
+
+
 def test_skipping_tells_weights_apart_and_misses_lost_files(run: Run, here: Path, model: Path) -> None:
     """The best weights of a training are called as its run, whatever they are."""
     other = save_model(here / "b/run/best", type(load_model(model))(load_model(model).config))

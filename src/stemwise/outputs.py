@@ -177,6 +177,13 @@ def describe_input(path: Path) -> dict[str, Any]:
         }
 
 
+def state_of_inputs(made: Made) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of every file that went in: tells that one was replaced, or is still being written."""
+    files = [file for path in made.inputs.values() for file in (_audio_files(path) if path.is_dir() else [path])]
+    states = {file: file.stat() for file in files if file.is_file()}
+    return {file: (state.st_size, state.st_mtime_ns) for file, state in states.items()}
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder, or None where there is none. Raises AudioFileError if it cannot be understood."""
     file = folder / MANIFEST

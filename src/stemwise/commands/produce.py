@@ -13,7 +13,17 @@ from stemwise.audio_io import LITTER, Encoding, Existing, output_folder
 from stemwise.batch import Item, Outcome
 from stemwise.commands.console import Code, Voice, complain
 from stemwise.errors import AudioFileError, QueryError
-from stemwise.outputs import MANIFEST, MIX, Made, describe_input, finish, model_digest, read_manifest, write_stems
+from stemwise.outputs import (
+    MANIFEST,
+    MIX,
+    Made,
+    describe_input,
+    finish,
+    model_digest,
+    read_manifest,
+    state_of_inputs,
+    write_stems,
+)
 from stemwise.stems import Audio
 
 Files = Mapping[str, Path]
@@ -110,6 +120,7 @@ def produce(item: Item, place: Place, made: Made, make: Make, close: Close = fin
         return _skipped(item, target, made, place.digest)
     if place.existing is Existing.OVERWRITE:
         check_replaceable(target)
+    heard = state_of_inputs(made)
     with output_folder(target, place.existing) as partial:
         started = time.monotonic()
         files, facts = make(partial)
@@ -117,6 +128,11 @@ def produce(item: Item, place: Place, made: Made, make: Make, close: Close = fin
         renamed = {stem: _rename(file, partial / place.file(item.track, stem)) for stem, file in files.items()}
         done = replace(made, facts={"model_sha256": place.digest, "elapsed_seconds": round(elapsed, 3), **facts})
         manifest = close(partial, done, renamed, place.how)
+        changed = [file for file, state in state_of_inputs(made).items() if state != heard.get(file)]
+        if changed:  # the manifest says of the new file what was made of the old one
+            raise AudioFileError(
+                f"{changed[0]}: changed while it was worked on. Wait until it is complete, and run again."
+            )
     return Outcome(item, "done", target, manifest=manifest)
 
 
