@@ -185,6 +185,10 @@ def test_exports_the_averaged_weights(songs: Path, tmp_path: Path) -> None:
         (tmp_path / "model" / "README.md").write_text("old")
         done = CliRunner().invoke(cli.app, ["export", str(tmp_path / "run"), str(tmp_path / "model"), *words])
         assert done.exit_code == code and said in " ".join(done.output.split()), done.output
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".model.safetensors.0123456789ab.tmp").write_bytes(b"half")
+    done = CliRunner().invoke(cli.app, ["export", str(tmp_path / "run"), str(tmp_path / "killed")])
+    assert done.exit_code == 0, done.output
     with pytest.raises(ModelError, match="no validated weights"):
         runs.export(tmp_path / "run", tmp_path / "model", weights="best")
     with pytest.raises(ModelError, match=r"no recipe\.yaml"):

@@ -176,10 +176,13 @@ def encoding_of(mp3: bool, bitrate: int | None, flac: bool, int16: bool, int24: 
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Raises QueryError for a model folder that may not be written: a file, or one that holds anything already."""
+    """Raises QueryError for a model folder that may not be written: a file, or one that holds anything already.
+
+    What is hidden does not count: a killed export leaves such a file, and the same command then works.
+    """
     if folder.is_file():
         raise QueryError(f"{folder} is a file; give a folder to write the model into")
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+    if not overwrite and folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise QueryError(f"{folder} exists; give another folder, or --overwrite")
 
 
