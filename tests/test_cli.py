@@ -281,7 +281,7 @@ def test_overwriting_never_deletes_what_is_not_ours(run: Run, here: Path) -> Non
 def test_skipping_never_passes_another_result_off_as_this_one(run: Run, here: Path) -> None:
     run("separate", "song.wav", "--stems", "bass")
     write_audio("song.wav", music(0.5, seed=3), RATE)
-    assert "input differ" in run("separate", "song.wav", "--stems", "bass", "--skip-existing", code=1).stderr
+    assert "what differs: input" in run("separate", "song.wav", "--stems", "bass", "--skip-existing", code=1).stderr
     (here / "separated/tiny/song/manifest.json").unlink()
     assert "without a manifest" in run("separate", "song.wav", "--skip-existing", code=1).stderr
 
@@ -309,7 +309,7 @@ def test_skipping_tells_weights_apart_and_misses_lost_files(run: Run, here: Path
     run("separate", "song.wav", "-n", "a/run/best", with_model=False)
     again = ("separate", "song.wav", "--skip-existing", "-n")
     assert "skipped" in run(*again, "a/run/best", with_model=False).stdout
-    assert "weights or configuration differ" in run(*again, str(other), code=1, with_model=False).stderr
+    assert "what differs: weights or configuration" in run(*again, str(other), code=1, with_model=False).stderr
     (here / "separated/run/song/bass.wav").write_bytes(b"")
     assert "bass.wav: missing or empty" in run(*again, "a/run/best", code=1, with_model=False).stderr
 
@@ -319,7 +319,7 @@ def test_skipping_tells_encodings_and_names_of_files_apart(run: Run) -> None:
     run(*words, "64")
     assert "skipped" in run(*words, "64", "--skip-existing").stdout
     for more in (("320",), ("64", "--filename", "{track}/x_{stem}.{ext}")):
-        assert "options differ" in run(*words, *more, "--skip-existing", code=1).stderr
+        assert "what differs: options" in run(*words, *more, "--skip-existing", code=1).stderr
 
 
 def test_what_file_managers_leave_is_overwritten_and_nothing_else(run: Run, here: Path) -> None:

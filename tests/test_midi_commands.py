@@ -151,7 +151,7 @@ def test_a_locked_file_is_known_by_its_content(notes: Path, song: Path, tmp_path
     assert run(*again).exit_code == 0
     write_midi(compose(6, seconds=12), part)
     changed = run(*again)
-    assert changed.exit_code == 1 and "options differ" in changed.output
+    assert changed.exit_code == 1 and "what differs: options" in changed.output
 
 
 def test_what_one_file_lacks_costs_no_other(notes: Path, song: Path, tmp_path: Path) -> None:

@@ -188,8 +188,7 @@ def _skipped(item: Item, target: Path, made: Made, digest: str) -> Outcome:
         kinds = ("verb", "model", "weights or configuration", "input", "seed", "options")
         differs = [what for what, a, b in zip(kinds, now, before) if a != b]
         raise AudioFileError(
-            f"{target}: holds the result of another command: {', '.join(differs)} differ. "
-            "Use --overwrite, or another -o."
+            f"{target}: was made otherwise; what differs: {', '.join(differs)}. Use --overwrite, or another -o."
         )
     files = [target / str(facts["file"]) for facts in [*manifest["stems"].values(), manifest.get("mix")] if facts]
     lost = next((file for file in files if not file.is_file() or not file.stat().st_size), None)

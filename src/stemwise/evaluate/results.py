@@ -200,11 +200,11 @@ def read_results(folder: Path) -> Results:
         settings = read_json(file)
         if settings["format"] != FORMAT:
             raise ValueError(f"format {settings['format']!r}, this version reads {FORMAT}")
-        missing = {"label", "system", "protocol", "instruments", "songs", "files", "unreadable"} - set(settings)
+        tables = ("system", "protocol", "instruments", "songs", "files", "unreadable")
+        missing = {"label", *tables} - set(settings)
         if missing:
             raise ValueError(f"without {', '.join(sorted(missing))}")
-        odd = [key for key in ("system", "protocol", "instruments", "songs", "files", "unreadable")
-               if not isinstance(settings[key], dict)]  # fmt: skip
+        odd = [key for key in tables if not isinstance(settings[key], dict)]
         if odd or settings["songs"].keys() != settings["files"].keys():
             raise ValueError(f"{', '.join(odd) or 'songs and files'}: damaged")
         found = Results(folder, settings)
