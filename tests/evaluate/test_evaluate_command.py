@@ -208,6 +208,9 @@ def test_a_study_may_hold_several_tables(songs: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(common + "tables: {apart: {sistems: []}}\n")
     wrong = run("evaluate", "--protocol", "wrong.yaml")
     assert wrong.exit_code == 2 and "tables.apart holds sections that replace others: format, name" in wrong.output
+    (tmp_path / "wrong.yaml").write_text(common + "tables: {..: {}}\n")
+    wrong = run("evaluate", "--protocol", "wrong.yaml", "-o", "deep/out")
+    assert wrong.exit_code == 2 and "which is a folder's name" in wrong.output
     (tmp_path / "wrong.yaml").write_text(common + "tables: {apart: {protocol: {metrics: [loudness]}}}\n")
     wrong = run("evaluate", "--protocol", "wrong.yaml")
     assert wrong.exit_code == 2 and "table apart" in wrong.output and "loudness" in wrong.output

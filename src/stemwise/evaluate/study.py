@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from stemwise.audio_io.writing import is_file_name
 from stemwise.embeddings import load_embedding
 from stemwise.errors import ModelError, RecipeError, SongError
 from stemwise.evaluate.metrics import metric
@@ -102,12 +103,16 @@ def read_study(path: Path, quick: bool = False) -> dict[str, dict[str, Any]]:
         tables = document.pop("tables", tables)
     if tables is None:
         return {"": document}
-    if not isinstance(tables, dict) or not tables or any("/" in str(name) for name in tables):
+    if not isinstance(tables, dict) or not tables or not all(map(_is_folder_name, map(str, tables))):
         raise RecipeError(f"{path}: tables holds sections by the name of their table, which is a folder's name")
     return {
         str(name): document | _sections(section, f"{path}: tables.{name}", Study.model_fields)
         for name, section in tables.items()
     }
+
+
+def _is_folder_name(name: str) -> bool:
+    return not name.startswith(".") and is_file_name(name)
 
 
 def _sections(found: Any, where: str, allowed: Iterable[str]) -> dict[str, Any]:
