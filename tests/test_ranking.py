@@ -105,7 +105,7 @@ def test_what_is_there_is_refused_or_skipped_before_anything_is_made(run: Run, m
         patch.setattr("stemwise.model.Model.accompany", lambda *args, **kwargs: pytest.fail("made"))
         assert "exists already" in run(*words, code=1).stderr
         assert "skipped" in run(*words, "--skip-existing").stdout
-        assert "options differ" in run(*words[:-1], "coherence", "--skip-existing", code=1).stderr
+        assert "what differs: options" in run(*words[:-1], "coherence", "--skip-existing", code=1).stderr
         lost = Path("accompanied/tiny/take/take-2").rename("elsewhere")
         assert "only 1 of its 2 takes" in run(*words, "--skip-existing", code=1).stderr
         lost.rename("accompanied/tiny/take/take-2")
