@@ -147,11 +147,8 @@ def load_model(folder: Path | str) -> nn.Module:
     _check_is_safetensors(weights)
     try:
         most = 4 * weights.stat().st_size + 1_000_000  # some are replaced while a network is built
-        with (
-            _BUILDING,
-            torch.random.fork_rng(devices=[]),
-            _at_most(most),
-        ):  # what is drawn is replaced by what is stored
+        # what is drawn meanwhile is replaced by what is stored, so the program's own draws stay as they were
+        with _BUILDING, torch.random.fork_rng(devices=[]), _at_most(most):
             module = build(info.type, info.config)
     except ModelError as error:
         raise ModelError(f"{Path(folder) / CONFIG}: {error}") from error

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import IO, Any
 
 def read_json(file: Path) -> Any:
     """What a JSON file holds. Raises OSError, or ValueError where it is none that can be read."""
-    if stat.S_ISFIFO(file.stat().st_mode):  # to open it would wait for who writes into it, for ever where nobody does
+    if file.is_fifo():  # to open it would wait for who writes into it, for ever where nobody does
         raise ValueError("a pipe")
     try:
         return json.loads(file.read_text(encoding="utf-8"))

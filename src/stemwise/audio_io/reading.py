@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import re
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,9 +267,7 @@ def _can_read(file: soundfile.SoundFile, frame: int) -> bool:
 
 def _check_present(path: Path) -> None:
     try:
-        if stat.S_ISFIFO(
-            path.stat().st_mode
-        ):  # to open it would wait for who writes into it, for ever where nobody does
+        if path.is_fifo():  # to open it would wait for who writes into it, for ever where nobody does
             raise AudioFileError(
                 f"{path}: this is a pipe, in which nothing can be found again. Write it to a file first."
             )

@@ -29,8 +29,8 @@ from stemwise.errors import AudioFileError
 _RIFF_LIMIT = (1 << 32) - (1 << 16)
 # libsndfile's Vorbis encoder needs stack in proportion to one write.
 _CHUNK = 65_536
-# libsndfile's code where the system refused: a full disk has no room for the header, either.
-_SYSTEM_ERROR = 2
+SYSTEM_ERROR = 2
+"""libsndfile's code where the system refused: a full disk has no room for the header, either."""
 _BYTES = {"FLOAT": 4, "PCM_24": 3, "PCM_16": 2}
 _SUBTYPES = {
     ("wav", 32): "FLOAT",
@@ -203,7 +203,7 @@ class AudioWriter:
             )
         except (soundfile.SoundFileError, ValueError) as error:
             self._partial.unlink(missing_ok=True)
-            if getattr(error, "code", None) == _SYSTEM_ERROR:
+            if getattr(error, "code", None) == SYSTEM_ERROR:
                 raise self._failed(error) from error
             reason = str(getattr(error, "error_string", error)).strip().rstrip(".")  # without the hidden file's name
             raise AudioFileError(

@@ -25,6 +25,7 @@ import numpy as np
 import soundfile
 
 from stemwise.audio_io.folders import hidden_sibling, left_behind
+from stemwise.audio_io.writing import SYSTEM_ERROR
 from stemwise.errors import SongError
 from stemwise.files import replace, sha256, write_atomically
 from stemwise.songs.scanning import Problem
@@ -277,7 +278,9 @@ def _save(audio: Any, blocks: Iterator[np.ndarray], target: Path, subtype: str) 
     """Write blocks with the rate and channels of `audio`."""
     try:
         out = soundfile.SoundFile(target, "w", audio.samplerate, audio.channels, subtype)
-    except soundfile.SoundFileError as error:
+    except soundfile.LibsndfileError as error:
+        if error.code != SYSTEM_ERROR:
+            raise
         raise OSError(f"{target.name}: no space left ({error})") from error
     with out:
         for block in blocks:
